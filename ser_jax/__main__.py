@@ -1,0 +1,5 @@
+import sys
+
+from ser_jax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,158 @@
+"""Checkpoints of a training run; the only file that imports Orbax (v1, whose names may still move)."""
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from ser_jax import config as config_module
+from ser_jax.errors import UsageError, UserError
+from ser_jax.files import read_json
+from ser_jax.network import Network
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of a workdir: the latest few and the best.
+
+    A checkpoint is labelled by the number of completed steps and has two parts: `model` (params and stats, what
+    evaluation and export read) and `training` (optimiser state and step). Orbax commits it by one rename; what a killed
+    save leaves behind is ignored, and removed when training opens the folder again.
+
+    Args:
+      workdir: folder of the run.
+      keep: number of latest checkpoints kept.
+      metric: evaluation metric by which the best is kept (larger is better).
+    """
+
+    def __init__(self, workdir, keep, metric):
+        self.folder = Path(workdir).resolve() / FOLDER
+        policies = ocp.training.preservation_policies
+        best = policies.BestN(get_metric_fn=lambda metrics: metrics[metric], n=1, keep_checkpoints_without_metrics=False)
+        self._metric = metric
+        self._checkpointer = ocp.training.Checkpointer(
+            self.folder,
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        with _full_disk_named(self.folder):
+            self._checkpointer.close()
+
+    @property
+    def latest(self):
+        """Number of completed steps of the newest committed checkpoint, or None."""
+        return self._checkpointer.latest.step if self._checkpointer.latest else None
+
+    @property
+    def best(self):
+        """The best value of the metric among the kept checkpoints, or −inf."""
+        values = [info.metrics[self._metric] for info in self._checkpointer.checkpoints if info.metrics]
+        return max(values, default=-np.inf)
+
+    def save(self, step, state, metrics=None):
+        """Starts saving `state` (dict of params, stats, opt, step); the write goes on in the background."""
+        parts = {"model": {name: state[name] for name in ("params", "stats")},
+                 "training": {name: state[name] for name in ("opt", "step")}}
+        with _full_disk_named(self.folder):
+            self._checkpointer.save_checkpointables_async(step, parts, force=True, metrics=metrics)
+
+    def wait(self):
+        """Blocks until what was saved is committed."""
+        with _full_disk_named(self.folder):
+            self._checkpointer.wait()
+
+    def restore(self, target):
+        """The newest checkpoint as a state like `target` (ShapeDtypeStructs with the shardings wanted now)."""
+        parts = {"model": {name: target[name] for name in ("params", "stats")},
+                 "training": {name: target[name] for name in ("opt", "step")}}
+        loaded = self._checkpointer.load_checkpointables(self.latest, parts)
+        return {**loaded["model"], **loaded["training"]}
+
+
+class Trained:
+    """A trained model, read from a workdir for evaluation or export.
+
+    Args:
+      workdir: folder of a pretraining run.
+      step: "best", "last" or a number of steps.
+
+    Attributes:
+      experiment, network, params, stats: as trained; arrays on the host.
+      step: completed steps of the checkpoint.
+      synthetic: whether a corpus it was trained on is the embedded one.
+      hash: of the values of params and stats, independent of how they are stored.
+
+    Raises:
+      UserError: no such workdir or checkpoint.
+    """
+
+    def __init__(self, workdir, step="best"):
+        self.workdir = Path(workdir)
+        if not (self.workdir / "config.json").is_file():
+            raise UserError(f"{workdir} is not a pretraining workdir (no config.json); make one with `ser-jax pretrain`")
+        self.experiment = config_module.load(self.workdir / "config.json")
+        self.network = Network(self.experiment)
+        with ocp.training.Checkpointer(self.workdir.resolve() / FOLDER) as checkpointer:
+            steps = {info.step: info.metrics for info in checkpointer.checkpoints}
+            self.step = _choose(steps, step, self.network.task.eval_metric, workdir)
+            abstract = jax.eval_shape(lambda: self.network.init(0))
+            target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract)
+            model = checkpointer.load_checkpointables(self.step, {"model": dict(zip(("params", "stats"), target))})["model"]
+        self.params, self.stats = model["params"], model["stats"]
+        self.hash = tree_hash(model)
+        prepared = read_json(self.workdir / "config.json").get("prepared", [])
+        self.synthetic = any(corpus["synthetic"] for corpus in prepared)
+
+
+def _choose(steps, wanted, metric, workdir):
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint yet; its `ser-jax pretrain` has not saved one")
+    if wanted == "last":
+        return max(steps)
+    if wanted == "best":
+        scored = {step: metrics[metric] for step, metrics in steps.items() if metrics}
+        return max(scored, key=lambda step: (scored[step], step)) if scored else max(steps)
+    if not str(wanted).isdigit() or int(wanted) not in steps:
+        raise UsageError(f"--step {wanted}: {workdir} has checkpoints of steps {sorted(steps)} (or say best, last)")
+    return int(wanted)
+
+
+def tree_hash(tree):
+    """sha256 (16 hex digits) of the names, shapes, types and values of a tree of arrays."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        leaf = np.asarray(leaf)
+        digest.update(json.dumps([jax.tree_util.keystr(path), leaf.shape, str(leaf.dtype)]).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+class _full_disk_named:
+    """Turns a full disk, however deep Orbax wraps it, into one line that names the folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        cause = error
+        while cause is not None:
+            text = str(cause)
+            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+            if full or "No space left" in text or "File too large" in text or "RESOURCE_EXHAUSTED" in text:
+                raise UserError(f"no space left while saving to {self.folder}; the last committed checkpoint is intact, "
+                                "free some space and run the same command again") from error
+            cause = cause.__cause__ or cause.__context__
+        return False

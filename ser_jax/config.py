@@ -1,0 +1,204 @@
+"""Experiment configuration: frozen dataclasses, one Python file per experiment, `--set a.b=c` overrides, JSON round trip.
+
+Nothing here imports jax: a config must be readable by `--help`, by tests and by tools without an accelerator.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from ser_jax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which prepared corpora a model is trained on.
+
+    Attributes:
+      corpora: folders made by `ser-jax prepare`; several train together.
+      weights: share of each corpus in the stream, e.g. (0.7, 0.3); empty = every utterance equally often.
+      splits: official partitions to train on, e.g. ("train-clean-100",); empty = all.
+      eval_splits: partitions for the periodic evaluation; empty = hold speakers out of `splits` instead.
+      holdout: share of speakers kept out of training for the periodic evaluation (0 = none), balanced by gender.
+      test: share of speakers that neither training nor the periodic evaluation sees; `ser-jax evaluate` scores them.
+      seed: of the order, the crops and the hold-out.
+      workers: Grain worker processes (0 = reader threads only, the faster choice for prepared corpora on few cores).
+    """
+
+    corpora: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    splits: tuple[str, ...] = ()
+    eval_splits: tuple[str, ...] = ()
+    holdout: float = 0.2
+    test: float = 0.0
+    seed: int = 0
+    workers: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """Optimiser and schedule; see `ser_jax.optim`."""
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    decay: str = "constant"
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    epsilon: float = 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """The loop.
+
+    Attributes:
+      steps: optimiser steps in all.
+      batch_size: examples per step over all devices and processes.
+      seed: of the parameters, of dropout and of the augmentation.
+      log_every, eval_every, save_every: steps; 0 = only at the end.
+      keep: number of latest checkpoints kept, besides the best one.
+      sharding: "data" (replicated parameters) or "fsdp" (parameters and optimiser state sharded too).
+      profile: write a profiler trace of steps 10–15.
+      tensorboard: also write TensorBoard events (extra [tensorboard]).
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 100
+    save_every: int = 100
+    keep: int = 2
+    sharding: str = "data"
+    profile: bool = False
+    tensorboard: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One run = one row of a table. `model` and `task` are the config dataclasses of `ser_jax.models` and `ser_jax.tasks`."""
+
+    name: str
+    model: Any
+    task: Any
+    data: Data = Data()
+    optim: Optim = Optim()
+    train: Train = Train()
+
+
+def load(path, overrides=()):
+    """Reads an experiment from a config file (`config()` in a .py file, or a workdir's config.json) and applies overrides.
+
+    Raises:
+      UsageError: no such file, no `config()` in it, an unknown key or a value of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.py")], n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]}?" if near else "; see configs/ for the ones that come with the project"
+        raise UsageError(f"no config file {path}{hint}")
+    if path.suffix == ".json":
+        experiment = from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+    else:
+        spec = importlib.util.spec_from_file_location(f"ser_jax_config_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, "config"):
+            raise UsageError(f"{path} has no function config() that returns an Experiment")
+        experiment = module.config()
+    return override(experiment, overrides)
+
+
+def override(experiment, assignments):
+    """Applies `a.b=c` assignments; the value is read as the type of the field it replaces."""
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: write it as name=value, e.g. --set train.steps=100")
+        experiment = _replace(experiment, key.strip().split("."), text.strip(), key.strip())
+    return experiment
+
+
+def _replace(node, names, text, key):
+    fields = {field.name for field in dataclasses.fields(node)}
+    name = names[0]
+    if name not in fields:
+        near = difflib.get_close_matches(name, sorted(fields), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(fields))}"
+        raise UsageError(f"--set {key}: no field {name!r} in {type(node).__name__}; {hint}")
+    value = getattr(node, name)
+    if len(names) > 1:
+        if not dataclasses.is_dataclass(value):
+            raise UsageError(f"--set {key}: {name} has no fields of its own")
+        return dataclasses.replace(node, **{name: _replace(value, names[1:], text, key)})
+    if dataclasses.is_dataclass(value):
+        inner = ", ".join(field.name for field in dataclasses.fields(value))
+        raise UsageError(f"--set {key}: name one of its fields: {inner}")
+    return dataclasses.replace(node, **{name: _coerce(text, typing.get_type_hints(type(node))[name], key)})
+
+
+def _coerce(text, kind, key):
+    """Text to `kind`: bool, int, float, str, tuple[X, ...] (comma separated) or `X | None`."""
+    origin = typing.get_origin(kind)
+    try:
+        if origin in (types.UnionType, typing.Union):
+            if text.lower() in ("none", "null"):
+                return None
+            return _coerce(text, next(k for k in typing.get_args(kind) if k is not type(None)), key)
+        if origin is tuple:
+            return tuple(_coerce(part.strip(), typing.get_args(kind)[0], key) for part in text.strip("()[]").split(",") if part.strip())
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if kind is int:
+            return int(text.replace("_", ""))
+        return kind(text)
+    except (ValueError, KeyError):
+        raise UsageError(f"--set {key}={text}: not a value of type {getattr(kind, '__name__', kind)}") from None
+
+
+def to_dict(experiment):
+    """JSON-able form; `model` and `task` carry the registry key of their class as `kind`."""
+    value = dataclasses.asdict(experiment)
+    for part in ("model", "task"):
+        value[part]["kind"] = kind_of(getattr(experiment, part), part)
+    return json.loads(json.dumps(value))  # tuples become lists, as they will be when read back
+
+
+def from_dict(value, where="config"):
+    """Inverse of `to_dict`."""
+    parts = {name: value.get(name) for name in ('name', 'model', 'task', 'data', 'optim', 'train')}
+    try:
+        for part in ("model", "task"):
+            fields = dict(parts[part])
+            parts[part] = _build(_registry(part)[fields.pop("kind")], fields)
+        for part, kind in (("data", Data), ("optim", Optim), ("train", Train)):
+            parts[part] = _build(kind, parts[part])
+        return Experiment(**parts)
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{where}: not an experiment of this version of ser_jax ({error})") from None
+
+
+def kind_of(config, part):
+    """The registry key of a model or task config."""
+    for kind, entry in _registry(part).items():
+        if type(config) is entry:
+            return kind
+    raise UsageError(f"{type(config).__name__} is not registered in ser_jax/{part}s/__init__.py")
+
+
+def _build(kind, fields):
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
+
+def _registry(part):
+    if part == "model":
+        from ser_jax.models import MODELS
+        return MODELS
+    from ser_jax.tasks import TASKS
+    return TASKS

@@ -1,0 +1,127 @@
+"""list the corpora that can be prepared: size, labels, licence, what each needs and how to get it."""
+
+import dataclasses
+import difflib
+import json
+import shutil
+import sys
+import textwrap
+
+from ser_jax.errors import DONE, UsageError
+
+EXAMPLE = "ser-jax corpora ravdess"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is known about a corpus. `needs` is an extra of this package ("" = the core suffices)."""
+
+    name: str
+    what: str
+    size: str
+    labels: str
+    licence: str
+    licence_source: str
+    needs: str
+    get: str
+    options: str
+    example: str
+
+
+ENTRIES = (
+    Entry(
+        "librispeech", "read English audiobooks (Panayotov et al. 2015)",
+        "292,367 utterances, 982 h, 2,484 speakers (all seven parts; any subset will do)",
+        "text, speaker, gender, chapter as session, official split",
+        "CC BY 4.0", "https://www.openslr.org/12",
+        "[tfds] only with via=tfds",
+        "https://www.openslr.org/12 (mini: /31); give the LibriSpeech folder, one archive or a folder of them",
+        "via=tree|tfds  subsets=train-clean-100,dev-clean  scratch=FOLDER",
+        "ser-jax prepare librispeech --source /data/LibriSpeech --out prepared/librispeech"),
+    Entry(
+        "tedlium", "English TED talks, releases 1, 2 and 3 (Rousseau et al. 2012, 2014; Hernandez et al. 2018)",
+        "118 h, 207 h and 452 h in releases 1, 2 and 3",
+        "text, speaker, gender where the release tells it, talk as session and chunk_of, official split",
+        "CC BY-NC-ND 3.0", "https://www.openslr.org/51",
+        "[tfds,beam] only with via=tfds",
+        "https://www.openslr.org/7, /19, /51; give the unpacked folder or the archive",
+        "via=tree|tfds  release=1|2|3  gaps=keep|drop  scratch=FOLDER",
+        "ser-jax prepare tedlium --source /data/TEDLIUM_release2 --out prepared/tedlium"),
+    Entry(
+        "ravdess", "acted emotional speech and song, two English sentences (Livingstone and Russo 2018)",
+        "1,440 spoken and 1,012 sung audio-only utterances, 24 actors",
+        "emotion (8 classes, 6 in song), gender, speaker, the two sentences as text; in extra: intensity, repetition, "
+        "statement, vocal channel",
+        "CC BY-NC-SA 4.0", "https://zenodo.org/records/1188976",
+        "",
+        "https://zenodo.org/records/1188976: Audio_Speech_Actors_01-24.zip, Audio_Song_Actors_01-24.zip; unpack and "
+        "do not rename",
+        "channel=all|speech|song",
+        "ser-jax prepare ravdess --source /data/ravdess --out prepared/ravdess"),
+    Entry(
+        "manifest", "any audio files, described by a CSV, TSV or Parquet table with a column `path`",
+        "yours",
+        "any of: id, text, speaker_id, gender, emotion, valence, arousal, dominance, session, split, chunk_of, "
+        "language, start, end (seconds); other columns are kept in extra",
+        "yours (option licence=... notes it)", "you",
+        "",
+        "write the table; paths are relative to its folder",
+        "name=CORPUS  language=en  licence=TEXT",
+        "ser-jax prepare manifest --source /data/mycorpus/manifest.csv --out prepared/mycorpus"),
+    Entry(
+        "espeak", "embedded synthetic corpus: our sentences spoken by eSpeak NG; results are stamped SYNTHETIC",
+        "24 speakers with 40 utterances each by default",
+        "text, speaker, gender, session, phones, emotion, valence, arousal, dominance, split",
+        "own sentences; eSpeak NG is GPL-3.0-or-later",
+        "https://github.com/espeak-ng/espeak-ng (a library loaded at run time, not a part of ser_jax)",
+        "[demo]",
+        "nothing to get: it is made on this machine, without --source",
+        "speakers=24  utterances=40  seed=0  language=en|de|en,de  story=1",
+        "ser-jax prepare espeak --out prepared/espeak"),
+)
+
+
+def add_arguments(parser):
+    parser.add_argument("name", nargs="?", help="show everything about this corpus")
+    parser.add_argument("--json", action="store_true", help="machine-readable, to stdout")
+
+
+def run(args):
+    entries = [entry for entry in ENTRIES if args.name in (None, entry.name)]
+    if not entries:
+        names = [entry.name for entry in ENTRIES]
+        near = difflib.get_close_matches(args.name, names, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(f"unknown corpus {args.name!r}{hint}; known: {', '.join(names)}")
+    if args.json:
+        print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
+    elif args.name is None:
+        print(table(entries, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    else:
+        print(details(entries[0]))
+    return DONE
+
+
+def table(entries, width=None):
+    """Aligned columns; one line per corpus, or wrapped to `width` characters."""
+    header = ("CORPUS", "WHAT", "SIZE", "LABELS", "LICENCE", "NEEDS")
+    rows = [(entry.name, entry.what, entry.size, entry.labels, entry.licence, entry.needs or "-") for entry in entries]
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    if width is not None:
+        free = width - widths[0] - 2 * (len(header) - 1)
+        shares = (0.26, 0.22, 0.26, 0.14, 0.12)
+        widths[1:] = [min(most, max(8, int(free * share))) for most, share in zip(widths[1:], shares, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        cells = [textwrap.wrap(cell, size) or [""] for cell, size in zip(row, widths, strict=True)]
+        for number in range(max(map(len, cells))):
+            parts = [cell[number] if number < len(cell) else "" for cell in cells]
+            lines.append("  ".join(part.ljust(size) for part, size in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join([*lines, "", "`ser-jax corpora NAME` tells how to get one, its options and an example."])
+
+
+def details(entry):
+    rows = (("what", entry.what), ("size", entry.size), ("labels", entry.labels),
+            ("licence", f"{entry.licence} (source: {entry.licence_source})"), ("needs", entry.needs or "nothing more"),
+            ("how to get", entry.get), ("options", entry.options), ("example", entry.example))
+    return "\n".join([entry.name, *(f"  {what:<12}{text}" for what, text in rows)])

@@ -1,0 +1,77 @@
+"""Which utterances of the prepared corpora are trained on, watched during training, and kept for the final test."""
+
+import hashlib
+import math
+
+import numpy as np
+import pandas
+
+from ser_jax.errors import UsageError, UserError
+
+PARTS = ("train", "dev", "test")
+
+
+def assign(corpora, data, task):
+    """Assigns every utterance to a part, by speaker where nothing official is asked for.
+
+    Args:
+      corpora: PreparedCorpus list, in the order of `data.corpora`.
+      data: config.Data.
+      task: its `refuse` says which utterances cannot be used.
+
+    Returns:
+      pandas.DataFrame, one row per utterance of the union: position (of the corpus in the list), row (in the corpus),
+      corpus, id, speaker_id, gender, split, num_samples, audio_sha256, part ("train", "dev", "test" or ""), refused
+      (reason or ""). Utterances outside the asked splits have part "" and no reason.
+
+    Raises:
+      UsageError: a split that no corpus has. UserError: nothing left to train on.
+    """
+    tables = []
+    for position, corpus in enumerate(corpora):
+        columns = ["id", "speaker_id", "gender", "split", "num_samples", "audio_sha256"]
+        table = corpus.index[columns].copy()
+        table.insert(0, "position", position)
+        table.insert(1, "row", np.arange(len(table)))
+        table.insert(2, "corpus", corpus.name)
+        table["refused"] = task.refuse(corpus.index)
+        tables.append(table)
+    table = pandas.concat(tables, ignore_index=True)
+    known = set(table["split"])
+    for name in (*data.splits, *data.eval_splits):
+        if name not in known:
+            raise UsageError(f"data.splits: no utterance of {list(data.corpora)} is in {name!r}; there are {sorted(known)}")
+    wanted = table["split"].isin(data.splits) if data.splits else ~table["split"].isin(data.eval_splits)
+    table["part"] = np.where(wanted, "train", "")
+    table.loc[table["split"].isin(data.eval_splits), "part"] = "dev"
+    shares = {"test": data.test, "dev": 0.0 if data.eval_splits else data.holdout}
+    held = _hold_out(table[(table["part"] == "train") & (table["refused"] == "")], shares, data.seed)
+    for part, speakers in held.items():
+        chosen = pandas.MultiIndex.from_frame(table[["corpus", "speaker_id"]]).isin(speakers)
+        table.loc[chosen & (table["part"] == "train"), "part"] = part
+    table.loc[table["refused"] != "", "part"] = ""
+    if not (table["part"] == "train").any():
+        reasons = table.loc[table["refused"] != "", "refused"].value_counts().to_dict()
+        raise UserError(f"{', '.join(data.corpora)}: nothing to train on; refused: {reasons or 'none'}")
+    return table
+
+
+def _hold_out(table, shares, seed):
+    """Speakers per held-out part: a share of the speakers of each gender of each corpus, chosen by a hash."""
+    held = {part: [] for part in shares}
+    speakers = table[table["speaker_id"] != ""].drop_duplicates(["corpus", "speaker_id"])
+    for _, group in speakers.groupby(["corpus", "gender"], sort=True):
+        order = sorted(zip(group["corpus"], group["speaker_id"], strict=True), key=lambda key: _hash(seed, *key))
+        first = 0
+        for part, share in shares.items():
+            count = math.ceil(share * len(order) - 1e-9)
+            if share and first + count >= len(order):
+                raise UserError(f"holding out {share:g} for {part} leaves no {group['gender'].iloc[0] or 'other'} speaker of "
+                                f"{group['corpus'].iloc[0]} to train on; lower data.holdout or data.test")
+            held[part] += order[first:first + count]
+            first += count
+    return {part: speakers for part, speakers in held.items() if speakers}
+
+
+def _hash(*values):
+    return hashlib.sha256("\x1f".join(map(str, values)).encode()).hexdigest()

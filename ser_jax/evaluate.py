@@ -1,0 +1,168 @@
+"""Score a checkpoint on its own task, one row per test part: `ser-jax evaluate WORKDIR`.
+
+The scores of an utterance are averaged over its pieces, those of a speaker over the utterances.
+"""
+
+from pathlib import Path
+
+from ser_jax.errors import DONE, UserError
+
+EXAMPLE = "ser-jax evaluate runs/gender --corpus prepared/librispeech --split test-clean,test-other"
+
+
+def add_arguments(parser):
+    parser.add_argument("workdir", type=Path, help="folder of a pretraining run")
+    parser.add_argument("--corpus", action="append", type=Path, default=None, metavar="DIR",
+                        help="prepared corpus; default: the held-out part of what the run was trained on")
+    parser.add_argument("--split", default=None, help="comma list of official partitions; default: each that is there")
+    parser.add_argument("--step", default="best", help="best (default), last, or a number of steps")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=None, help="folder of results.jsonl; default: the workdir")
+
+
+def run(args):
+    from ser_jax import results, sharding
+    from ser_jax.checkpoint import Trained
+    from ser_jax.data import pipeline
+
+    sharding.use_compilation_cache()
+    trained = Trained(args.workdir, args.step)
+    splits = args.split.split(",") if args.split else None
+    corpora = pipeline.open_corpora(args.corpus or trained.experiment.data.corpora)
+    rows = []
+    for position, corpus in enumerate(corpora):
+        for part, table in _parts(trained, corpus, position, splits, own=args.corpus is None):
+            rows += score_part(trained, corpora, part, table, args.batch_size)
+    if not rows:
+        raise UserError(f"{args.workdir}: no held-out utterance to score; train with data.test > 0 or name a --corpus")
+    out = args.out or args.workdir
+    for row in rows:
+        results.append_row(out / "results.jsonl", row)
+    results.print_rows(rows)
+    return DONE
+
+
+def _parts(trained, corpus, position, splits, own):
+    """(name, table) of each part of a corpus that is scored: never what the checkpoint was trained on."""
+    import numpy as np
+    import pandas
+
+    index = corpus.index
+    used = pandas.read_parquet(trained.workdir / "pretrained_on.parquet")
+    part_of = used.set_index("audio_sha256")["part"].to_dict()
+    part = index["audio_sha256"].map(part_of).fillna("")
+    refused = trained.network.task.refuse(index)
+    table = pandas.DataFrame({
+        "position": position, "row": np.arange(len(index)), "id": index["id"], "speaker_id": index["speaker_id"],
+        "split": index["split"], "num_samples": index["num_samples"], "refused": refused,
+        "trained": part.isin(["train"])})
+    usable = table[(table["refused"] == "") & ~table["trained"]]
+    if splits is not None:
+        missing = [name for name in splits if name not in set(table["split"])]
+        if missing:
+            raise UserError(f"--split {missing[0]}: not in {corpus.path}; there are {sorted(set(table['split']))}")
+        return [(name, usable[usable["split"] == name]) for name in splits if (usable["split"] == name).any()]
+    if own:
+        wanted = "test" if (part == "test").any() else "dev"
+        return [(f"held-out {wanted} speakers", usable[part[usable.index] == wanted])] if (part == wanted).any() else []
+    return [(name or "all", group) for name, group in usable.groupby("split", sort=True)]
+
+
+def score_part(trained, corpora, part, table, batch_size):
+    """Result rows of one part: accuracy per utterance and per speaker, with speaker-clustered intervals."""
+    import jax
+    import numpy as np
+
+    from ser_jax import metrics, results, sharding
+
+    task, corpus = trained.network.task, corpora[table["position"].iloc[0]]
+    mesh = sharding.mesh(jax.local_devices())
+    scores = predict(trained.network, trained.params, trained.stats, corpora, table, mesh, batch_size)
+    truth = task.label(corpus.index.iloc[table["row"]])
+    speakers = table["speaker_id"].to_numpy()
+    known = np.unique(speakers)
+    per_speaker = np.stack([scores[speakers == s].mean(0) for s in known])
+    speaker_truth = np.array([truth[speakers == s][0] for s in known])
+    rows = []
+    for unit, y, prediction, clusters in (("utterance", truth, scores.argmax(1), speakers),
+                                          ("speaker", speaker_truth, per_speaker.argmax(1), known)):
+        counts = metrics.confusion(y, prediction, range(len(task.classes)))
+        rows.append(results.result_row(
+            "evaluate", "WAR", metrics.war(y, prediction), len(y),
+            definition=f"accuracy per {unit} (scores averaged over its pieces)", n_speakers=len(known),
+            ci=list(metrics.speaker_bootstrap(y, prediction, clusters, "WAR")), ci_method="bootstrap over speakers, 95 %",
+            chance=float(np.bincount(y).max() / len(y)), classes=list(task.classes), confusion=counts.tolist(),
+            system=trained.experiment.name, experiment=trained.experiment.name, target="gender", split=f"{part}, per {unit}",
+            corpus={"name": corpus.name, "fingerprint": corpus.fingerprint},
+            checkpoint={"hash": trained.hash, "step": trained.step}, stamps=_stamps(trained, corpus)))
+    return rows
+
+
+def _stamps(trained, corpus):
+    return ["SYNTHETIC"] if corpus.info["synthetic"] or trained.synthetic else []
+
+
+def score_rows(network, params, stats, corpora, table, mesh, batch_size):
+    """Periodic evaluation: {"loss", "accuracy"} of the averaged scores over the rows of a table of `splits.assign`."""
+    import numpy as np
+    import pandas
+
+    scores = predict(network, params, stats, corpora, table, mesh, batch_size)
+    index = pandas.concat([corpora[p].index.iloc[[r]] for p, r in zip(table["position"], table["row"], strict=True)])
+    truth = network.task.label(index)
+    probability = np.maximum(scores[np.arange(len(truth)), truth], 1e-7)
+    return {"loss": float(-np.log(probability).mean()), "accuracy": float((scores.argmax(1) == truth).mean())}
+
+
+_compiled = {}  # (network, mesh) -> jitted scores: periodic evaluations must not compile again
+
+
+def predict(network, params, stats, corpora, table, mesh, batch_size):
+    """Scores of utterances, averaged over their pieces.
+
+    Args:
+      table: rows with `position`, `row`, `num_samples`; every one long enough for a piece.
+      mesh: all devices that take part; with several processes each of them calls this with the same table.
+
+    Returns:
+      f32[N, K].
+    """
+    import jax
+    import numpy as np
+
+    from ser_jax import sharding
+    from ser_jax.data import batches
+
+    task = network.task
+    if (id(network), mesh) not in _compiled:
+        _compiled.clear()
+        _compiled[id(network), mesh] = jax.jit(lambda params, stats, batch: task.scores(network.apply(params, stats, batch)),
+                                               out_shardings=sharding.replicated(mesh))
+    scores_of = _compiled[id(network), mesh]
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    hosts, host = _hosts(mesh)
+    position, row = table["position"].to_numpy(), table["row"].to_numpy()
+    seconds = task.evaluation_seconds
+    pieces, _ = batches.pieces_of(table["num_samples"], task, seconds)
+    groups = batches.batched(pieces, batch_size, seconds)
+    share = batch_size // hosts
+
+    def make(group):
+        length, members = group
+        return batches.load(lambda i: corpora[position[i]].speech(int(row[i])), length,
+                            members[host * share:(host + 1) * share], share)
+
+    total, count = np.zeros((len(table), task.num_outputs)), np.zeros(len(table))
+    for (_, members), batch in zip(groups, batches.ahead(make, groups), strict=True):
+        scores = np.asarray(scores_of(params, stats, sharding.put(batch, mesh)))
+        for piece, score in zip(members, scores):
+            total[piece.row] += score
+            count[piece.row] += 1
+    return (total / count[:, None]).astype(np.float32)
+
+
+def _hosts(mesh):
+    """(number of processes in the mesh, position of this one)."""
+    import jax
+    processes = sorted({device.process_index for device in mesh.devices.flat})
+    return len(processes), processes.index(jax.process_index())

@@ -1,0 +1,327 @@
+"""Metrics of emotion recognition with speaker-clustered confidence intervals and paired tests.
+
+Every metric is a function of sums over utterances (a confusion matrix, or six moments). The sums are kept per speaker,
+so thousands of bootstrap resamples or permutations are one matrix product. To add a metric, add one entry to `METRICS`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+BOOTSTRAP_SAMPLES = 2000
+PERMUTATIONS = 10_000
+_BLOCK = 4_000_000  # numbers of resampling weights held in memory at a time
+
+
+def uar(truth, prediction, classes=None, absent="raise"):
+    """Unweighted average recall (UA, balanced accuracy): the mean over the label list of the recall of each class.
+
+    Args:
+      truth, prediction: labels, length N.
+      classes: the label list; by default the sorted labels of `truth`.
+      absent: "raise" when a class of the label list has no utterance in `truth`; "skip" leaves that class out of the
+        mean. (scikit-learn's `recall_score(labels=...)` silently counts it as 0.)
+
+    Raises:
+      ValueError: a class is absent, or a label is not in the list.
+    """
+    counts = confusion(truth, prediction, classes)
+    if absent not in ("raise", "skip"):
+        raise ValueError(f"absent must be 'raise' or 'skip', not {absent!r}")
+    if absent == "raise" and (counts.sum(1) == 0).any():
+        missing = np.asarray(_label_list(truth, classes))[counts.sum(1) == 0]
+        raise ValueError(f"UAR is not defined: no utterance of class {', '.join(map(str, missing))} in the reference")
+    present = counts.sum(1) > 0
+    return float(np.mean(np.diag(counts)[present] / counts.sum(1)[present]))
+
+
+def war(truth, prediction):
+    """Weighted average recall (WA, accuracy): the share of correct predictions."""
+    return float(np.mean(np.asarray(truth) == np.asarray(prediction)))
+
+
+def macro_f1(truth, prediction, classes=None):
+    """Mean over the label list of F1; a class neither present nor predicted counts 0, as in scikit-learn."""
+    return float(_macro_f1(confusion(truth, prediction, _all_labels(truth, prediction, classes))))
+
+
+def confusion(truth, prediction, classes=None):
+    """Counts int64[K, K]; rows are the truth, columns the prediction, both in the order of `classes`.
+
+    Raises:
+      ValueError: a label is not in `classes` (default: the sorted labels of both).
+    """
+    classes = _all_labels(truth, prediction, classes) if classes is None else classes
+    return _count_confusions(truth, prediction, np.zeros(len(truth), np.int64), 1, classes)[0].astype(np.int64)
+
+
+def ccc(truth, prediction):
+    """Concordance correlation coefficient (Lin 1989), population moments (ddof 0); NaN when both are one constant."""
+    return evaluate(METRICS["CCC"], truth, prediction)
+
+
+def mse(truth, prediction):
+    """Mean squared error, in the squared unit of the labels."""
+    return evaluate(METRICS["MSE"], truth, prediction)
+
+
+def pearson(truth, prediction):
+    """Pearson correlation; NaN when either side is constant."""
+    return evaluate(METRICS["Pearson"], truth, prediction)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric as a function of sums.
+
+    Attributes:
+      name: as printed.
+      definition: one line that goes into every result row.
+      sums: `(truth, prediction, group[N], groups, classes) -> float64[groups, ...]`, the sums within each group.
+      value: `float64[..., ...] -> float64[...]`, the metric from sums; NaN where it is not defined.
+      chance: `(truth, classes) -> float | None`, what a system that does not listen would get.
+      classifies: True when truth and prediction are labels of a label list.
+    """
+
+    name: str
+    definition: str
+    sums: Callable
+    value: Callable
+    chance: Callable
+    classifies: bool
+
+
+def evaluate(metric, truth, prediction, classes=None):
+    """Value of `metric` (a name of METRICS or a Metric) over all utterances; NaN where it is not defined."""
+    metric = _metric(metric)
+    classes = _all_labels(truth, prediction, classes) if metric.classifies else None
+    return float(metric.value(metric.sums(truth, prediction, np.zeros(len(truth), np.int64), 1, classes)[0]))
+
+
+def chance_level(metric, truth, classes=None):
+    """Chance level: 1/K for UAR, the share of the largest class for WAR, 0 for correlations, the variance for MSE."""
+    metric = _metric(metric)
+    return metric.chance(np.asarray(truth), _label_list(truth, classes) if metric.classifies else None)
+
+
+def speaker_bootstrap(truth, prediction, speakers, metric, n=BOOTSTRAP_SAMPLES, seed=0, classes=None):
+    """95 % percentile confidence interval from a bootstrap that draws speakers, not utterances, with replacement.
+
+    Utterances of one speaker are not independent; drawing utterances would give an interval that is too narrow. A
+    resample in which the metric is not defined (UAR: no utterance of some class was drawn) is left out; when more than
+    half are, or when there is one speaker only, the interval is not defined. With fewer than about ten speakers
+    percentile intervals are known to be too narrow, and this one is no exception.
+
+    Args:
+      truth, prediction: length N.
+      speakers: length N; the cluster of each utterance. Give each utterance its own for an ordinary bootstrap.
+      metric: a name of METRICS, or a Metric.
+      n: number of resamples.
+      seed: of the resampling.
+      classes: the label list; by default the sorted labels of truth and prediction.
+
+    Returns:
+      (low, high); both NaN when not defined.
+    """
+    metric = _metric(metric)
+    group, count = _groups(speakers, len(truth))
+    if count < 2:
+        return float("nan"), float("nan")
+    sums = metric.sums(
+        truth, prediction, group, count, _all_labels(truth, prediction, classes) if metric.classifies else None
+    )
+    return _interval(_resampled([sums], n, seed, lambda totals: metric.value(totals)))
+
+
+def paired_test(
+    truth,
+    prediction_a,
+    prediction_b,
+    speakers,
+    metric,
+    n=BOOTSTRAP_SAMPLES,
+    permutations=PERMUTATIONS,
+    seed=0,
+    classes=None,
+):
+    """Compares two systems on the same utterances, paired over speakers.
+
+    The confidence interval is that of the difference A − B when speakers are drawn with replacement (the same speakers
+    for both). The p-value is that of a permutation test: under the null hypothesis the two systems are exchangeable
+    within a speaker, so all predictions of a random set of speakers change sides. All 2^S sets are tried where there
+    are no more than `permutations` of them, else that many random ones, with (1 + hits) / (1 + tries). The smallest p
+    that S speakers can give is thus 2 / 2^S.
+
+    Returns:
+      dict(metric, a, b, difference, ci [low, high], p_value, n, n_speakers, method).
+    """
+    metric = _metric(metric)
+    group, count = _groups(speakers, len(truth))
+    if metric.classifies and classes is None:
+        classes = _all_labels(truth, np.concatenate([prediction_a, prediction_b]), None)
+    sums_a = metric.sums(truth, prediction_a, group, count, classes)
+    sums_b = metric.sums(truth, prediction_b, group, count, classes)
+    total_a, total_b = sums_a.sum(0), sums_b.sum(0)
+    a, b = float(metric.value(total_a)), float(metric.value(total_b))
+    if count < 2:
+        ci = (float("nan"), float("nan"))
+    else:
+        ci = _interval(_resampled([sums_a, sums_b], n, seed, lambda x, y: metric.value(x) - metric.value(y)))
+
+    exact = 2**count <= permutations
+    tries = 2**count if exact else permutations
+    rng = np.random.default_rng(seed)
+    hits = 0
+    gap = (sums_a - sums_b).reshape(count, -1)
+    step = max(1, _BLOCK // count)
+    for first in range(0, tries, step):
+        size = min(step, tries - first)
+        if exact:
+            swap = (np.arange(first, first + size)[:, None] >> np.arange(count)) & 1
+        else:
+            swap = rng.integers(0, 2, (size, count))
+        moved = (swap @ gap).reshape(size, *total_a.shape)
+        difference = metric.value(total_a - moved) - metric.value(total_b + moved)
+        hits += int(np.sum(np.abs(difference) >= abs(a - b) - 1e-12))
+    p_value = hits / tries if exact else (1 + hits) / (1 + tries)
+    method = f"speaker swap permutation ({'all ' if exact else ''}{tries}), speaker bootstrap ({n})"
+    return {
+        "metric": metric.name,
+        "a": a,
+        "b": b,
+        "difference": a - b,
+        "ci": list(ci),
+        "p_value": p_value,
+        "n": len(truth),
+        "n_speakers": count,
+        "method": method,
+    }
+
+
+def _resampled(sums, n, seed, value):
+    """`value` of the sums over speakers drawn with replacement, n times: float64[n]."""
+    count = len(sums[0])
+    rng = np.random.default_rng(seed)
+    values = []
+    step = max(1, _BLOCK // count)
+    for first in range(0, n, step):
+        size = min(step, n - first)
+        weight = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+        totals = [(weight @ part.reshape(count, -1)).reshape(size, *part.shape[1:]) for part in sums]
+        values.append(value(*totals))
+    return np.concatenate(values)
+
+
+def _interval(values):
+    defined = values[~np.isnan(values)]
+    if len(defined) < len(values) / 2:
+        return float("nan"), float("nan")
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _groups(speakers, length):
+    if len(speakers) != length:
+        raise ValueError(f"{length} utterances but {len(speakers)} speakers")
+    names, group = np.unique(np.asarray(speakers), return_inverse=True)
+    return group.reshape(-1), len(names)
+
+
+def _label_list(truth, classes):
+    return sorted(set(np.asarray(truth).tolist())) if classes is None else list(classes)
+
+
+def _all_labels(truth, prediction, classes):
+    return _label_list([*np.asarray(truth).tolist(), *np.asarray(prediction).tolist()], classes)
+
+
+def _count_confusions(truth, prediction, group, groups, classes):
+    """Confusion matrices float64[groups, K, K]."""
+    if not len(truth) or len(truth) != len(prediction):
+        raise ValueError(f"{len(truth)} references but {len(prediction)} predictions")
+    place = {label: index for index, label in enumerate(classes)}
+    try:
+        rows = np.array([place[label] for label in np.asarray(truth).tolist()])
+        columns = np.array([place[label] for label in np.asarray(prediction).tolist()])
+    except KeyError as error:
+        raise ValueError(f"label {error.args[0]!r} is not in the label list {list(classes)}") from None
+    k = len(classes)
+    counts = np.bincount((group * k + rows) * k + columns, minlength=groups * k * k)
+    return counts.reshape(groups, k, k).astype(np.float64)
+
+
+def _sum_moments(truth, prediction, group, groups, classes):
+    """Sums of 1, t, p, t², p², tp per group: float64[groups, 6], about the overall mean of t, to lose no digits."""
+    truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
+    if not len(truth) or truth.shape != prediction.shape or truth.ndim != 1:
+        raise ValueError(f"references of shape {truth.shape} but predictions of shape {prediction.shape}")
+    if not (np.isfinite(truth).all() and np.isfinite(prediction).all()):
+        raise ValueError("a reference or prediction is not finite")
+    t, p = truth - truth.mean(), prediction - truth.mean()
+    terms = (np.ones_like(t), t, p, t * t, p * p, t * p)
+    return np.stack([np.bincount(group, weights=term, minlength=groups) for term in terms], axis=1)
+
+
+def _moments(sums):
+    _, t, p, tt, pp, tp = np.moveaxis(sums / sums[..., :1], -1, 0)
+    return t, p, np.maximum(tt - t * t, 0), np.maximum(pp - p * p, 0), tp - t * p
+
+
+def _ratio(top, bottom):
+    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
+
+
+def _uar(counts):
+    return np.mean(_ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)), axis=-1)
+
+
+def _war(counts):
+    return np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1))
+
+
+def _macro_f1(counts):
+    seen = counts.sum(-1) + counts.sum(-2)
+    return np.mean(np.nan_to_num(_ratio(2 * np.diagonal(counts, axis1=-2, axis2=-1), seen)), axis=-1)
+
+
+def _ccc(sums):
+    t, p, var_t, var_p, cov = _moments(sums)
+    spread = var_t + var_p + (t - p) ** 2
+    return np.where(spread > _rounding(sums), _ratio(2 * cov, spread), np.nan)
+
+
+def _pearson(sums):
+    _, _, var_t, var_p, cov = _moments(sums)
+    varied = np.minimum(var_t, var_p) > _rounding(sums)
+    return np.where(varied, np.clip(_ratio(cov, np.sqrt(var_t * var_p)), -1, 1), np.nan)
+
+
+def _rounding(sums):
+    """The rounding error of the moments: a variance below it is that of a constant."""
+    return 1e-14 * (sums[..., 3] + sums[..., 4]) / sums[..., 0]
+
+
+def _mse(sums):
+    return (sums[..., 3] - 2 * sums[..., 5] + sums[..., 4]) / sums[..., 0]
+
+
+def _metric(metric):
+    return metric if isinstance(metric, Metric) else METRICS[metric]
+
+
+def _majority(truth, classes):
+    return float(np.unique(truth, return_counts=True)[1].max() / len(truth))
+
+
+METRICS = {metric.name: metric for metric in (
+    Metric("UAR", "unweighted average recall (UA, balanced accuracy) over the label list", _count_confusions, _uar,
+           lambda truth, classes: 1 / len(classes), True),
+    Metric("WAR", "weighted average recall (WA, accuracy)", _count_confusions, _war, _majority, True),
+    Metric("macro_F1", "mean F1 over the label list", _count_confusions, _macro_f1, lambda truth, classes: None, True),
+    Metric("CCC", "concordance correlation coefficient, population moments (ddof 0), over the whole test set",
+           _sum_moments, _ccc, lambda truth, classes: 0.0, False),
+    Metric("MSE", "mean squared error", _sum_moments, _mse, lambda truth, classes: float(np.var(truth)), False),
+    Metric("Pearson", "Pearson correlation over the whole test set", _sum_moments, _pearson,
+           lambda truth, classes: 0.0, False),
+)}

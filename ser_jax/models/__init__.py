@@ -1,0 +1,5 @@
+"""Models: arrays and masks in, dict of logits (or reconstruction) and taps out. One line per model here."""
+
+from ser_jax.models.sample_cnn import SampleCNNConfig
+
+MODELS = {"sample_cnn": SampleCNNConfig}

@@ -1,0 +1,171 @@
+"""Layers shared by the models: masked, channels-last, invariant to padding.
+
+Shapes: B batch, T time, C channels. A mask is bool[B, T], true on a prefix of each row.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+he_uniform = nnx.initializers.he_uniform()
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation whose training statistics see only valid positions; masked positions of its output are zero.
+
+    In inference mode it is an affine map per channel, so rows of a batch do not see each other. Under a mesh the mean is
+    over the global batch.
+
+    Args:
+      features: C.
+      decay: running statistics keep this share per step.
+      epsilon: added to the variance.
+    """
+
+    def __init__(self, features, *, decay=0.9, epsilon=1e-5):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.decay, self.epsilon = decay, epsilon
+        self.use_running_average = False
+
+    def __call__(self, x, mask):
+        """x: f32[B, T, C], mask: bool[B, T] -> f32[B, T, C]."""
+        weight = mask.astype(x.dtype)
+        if self.use_running_average:
+            factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
+            return (x * factor + (self.bias[...] - self.mean[...] * factor)) * weight[..., None]
+        y, mean, var = normalise(x, weight, self.scale[...], self.bias[...], self.epsilon)
+        self.mean[...] = self.decay * self.mean[...] + (1 - self.decay) * mean
+        self.var[...] = self.decay * self.var[...] + (1 - self.decay) * var
+        return y
+
+
+def normalise_plain(x, weight, scale, bias, epsilon):
+    """Reference form of `normalise`, left to automatic differentiation; the tests hold the two together."""
+    weight = weight[..., None]
+    count = jnp.maximum(weight.sum(), 1)
+    mean = (x * weight).sum((0, 1)) / count
+    var = (jnp.square(x - mean) * weight).sum((0, 1)) / count
+    return ((x - mean) * jax.lax.rsqrt(var + epsilon) * scale + bias) * weight, mean, var
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def normalise(x, weight, scale, bias, epsilon):
+    """Masked batch normalisation in training mode: f32[B, T, C], f32[B, T] in {0, 1} -> (f32[B, T, C], f32[C], f32[C]).
+
+    The reductions over B and T are written as vector-matrix products and the backward pass by hand: the masks then cost
+    next to nothing, while automatic differentiation of the plain form takes a third more of a whole training step on a
+    CPU. No gradient flows through the returned mean and variance.
+    """
+    return _normalise_forward(x, weight, scale, bias, epsilon)[0]
+
+
+def _normalise_forward(x, weight, scale, bias, epsilon):
+    flat, valid = x.reshape(-1, x.shape[-1]), weight.reshape(-1)
+    count = jnp.maximum(weight.sum(), 1)
+    mean = valid @ flat / count
+    var = jnp.maximum(valid @ (flat * flat) / count - mean * mean, 0)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    factor = scale * inverse
+    y = (x * factor + (bias - mean * factor)) * weight[..., None]
+    return (y, mean, var), (x, weight, count, scale, mean, inverse)
+
+
+def _normalise_backward(epsilon, residual, gradients):
+    x, weight, count, scale, mean, inverse = residual
+    flat, gradient, valid = x.reshape(-1, x.shape[-1]), gradients[0].reshape(-1, x.shape[-1]), weight.reshape(-1)
+    d_bias = valid @ gradient
+    d_scale = (valid @ (gradient * flat) - d_bias * mean) * inverse
+    factor = scale * inverse
+    slope = -factor * inverse * d_scale / count
+    d_x = (gradient * factor + flat * slope - (factor * d_bias / count + mean * slope)) * valid[:, None]
+    return d_x.reshape(x.shape), None, d_scale, d_bias
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def conv1d(c_in, c_out, kernel, *, rngs):
+    """Stride-1 SAME convolution, channels last."""
+    return nnx.Conv(c_in, c_out, (kernel,), kernel_init=he_uniform, rngs=rngs)
+
+
+class PatchConv(nnx.Module):
+    """Convolution of a one-channel signal whose stride equals its kernel; an incomplete last patch is not used.
+
+    Written as a weighted sum of the patch's samples: as a matmul over an axis of three it spends more time in a
+    transposition than in all of its arithmetic.
+    """
+
+    def __init__(self, c_out, kernel, *, rngs):
+        self.kernel = nnx.Param(he_uniform(rngs.params(), (kernel, c_out)))
+        self.bias = nnx.Param(jnp.zeros(c_out))
+
+    def __call__(self, x):
+        """f32[B, T] -> f32[B, T // kernel, c_out]."""
+        size = self.kernel.shape[0]
+        steps = x.shape[1] // size
+        patches = x[:, : steps * size].reshape(x.shape[0], steps, size, 1)
+        return sum(patches[:, :, k] * self.kernel[k] for k in range(size)) + self.bias[...]
+
+
+@jax.custom_vjp
+def max_pool3(x):
+    """Maximum over windows of three, stride three: f32[B, T, C] -> f32[B, T // 3, C].
+
+    The gradient goes to the first maximum (the tie rule of PyTorch). Built from slices with a rule of its own: the
+    gradient of `.reshape(…).max(axis)` was found wrong in deep nets on XLA:CPU, and `nnx.max_pool` (select-and-scatter)
+    is 4–5 times slower there.
+    """
+    return _max_pool3_forward(x)[0]
+
+
+def _max_pool3_forward(x):
+    batch, time, channels = x.shape
+    windows = x[:, : time // 3 * 3].reshape(batch, time // 3, 3, channels)
+    a, b, c = windows[:, :, 0], windows[:, :, 1], windows[:, :, 2]
+    pooled = jnp.maximum(jnp.maximum(a, b), c)
+    first = jnp.where(a == pooled, 0, jnp.where(b == pooled, 1, 2)).astype(jnp.int8)
+    return pooled, (first, jnp.zeros((0, time), x.dtype))
+
+
+def _max_pool3_backward(residual, gradient):
+    first, shape = residual
+    batch, steps, channels = gradient.shape
+    spread = jnp.stack([jnp.where(first == k, gradient, 0) for k in range(3)], axis=2).reshape(batch, steps * 3, channels)
+    return (jnp.pad(spread, ((0, 0), (0, shape.shape[1] - steps * 3), (0, 0))),)
+
+
+max_pool3.defvjp(_max_pool3_forward, _max_pool3_backward)
+
+
+def pool_mask(mask, factor):
+    """Mask after a VALID window of `factor` with stride `factor`: a window counts when all of it is valid."""
+    lengths = mask.sum(1) // factor
+    return jnp.arange(mask.shape[1] // factor) < lengths[:, None]
+
+
+def apply_mask(x, mask):
+    """Zeroes the masked positions, which is what a SAME convolution sees beyond the end of an unpadded input."""
+    return x * mask[..., None].astype(x.dtype)
+
+
+def masked_mean(x, mask):
+    """Mean over time of the valid positions: f32[B, T, C], bool[B, T] -> f32[B, C]."""
+    return apply_mask(x, mask).sum(1) / jnp.maximum(mask.sum(1), 1)[:, None].astype(x.dtype)
+
+
+def masked_max(x, mask):
+    """Maximum over time of the valid positions; 0 where a row has none."""
+    highest = jnp.where(mask[..., None], x, -jnp.inf).max(1)
+    return jnp.where(mask.any(1)[:, None], highest, 0)
+
+
+def masked_std(x, mask):
+    """Population standard deviation over time of the valid positions."""
+    centred = x - masked_mean(x, mask)[:, None]
+    return jnp.sqrt(masked_mean(jnp.square(centred), mask))

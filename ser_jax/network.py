@@ -1,0 +1,48 @@
+"""An experiment's model and task as pure functions on (params, stats): what training, evaluation and export share."""
+
+import jax
+from flax import nnx
+
+
+class Network:
+    """Model + task of an experiment, functional: parameters and running statistics are plain dicts of arrays.
+
+    (`jax.jit` over plain trees instead of `nnx.jit`: less Python per step, and checkpoints do not depend on Flax's
+    variable classes.)
+
+    Args:
+      experiment: config.Experiment.
+
+    Attributes:
+      task: built from `experiment.task`.
+    """
+
+    def __init__(self, experiment):
+        self.task = experiment.task.build()
+        self._build = lambda seed: experiment.model.build(self.task.num_outputs, rngs=nnx.Rngs(seed))
+        self._graphdef = nnx.graphdef(nnx.eval_shape(lambda: self._build(0)))
+
+    def init(self, seed):
+        """(params, stats): nested dicts of arrays with string keys."""
+        _, params, stats = nnx.split(self._build(seed), nnx.Param, ...)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+    def loss(self, params, stats, batch, key):
+        """Training mode: augments, applies the model.
+
+        Returns:
+          scalar loss, (dict of scalar metrics, new stats).
+        """
+        augmentation, dropout = jax.random.split(key)
+        batch = self.task.augment(batch, augmentation)
+        model = nnx.merge(self._graphdef, params, stats)
+        model.train()
+        outputs = model(*self.task.inputs(batch), rngs=nnx.Rngs(dropout=dropout))
+        loss, metrics = self.task.loss(outputs, batch)
+        return loss, (metrics, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
+
+    def apply(self, params, stats, batch):
+        """Inference mode: the model's outputs (logits, taps); rows do not depend on each other."""
+        model = nnx.merge(self._graphdef, params, stats)
+        model.eval()
+        return model(*self.task.inputs(batch))

@@ -1,0 +1,53 @@
+"""Optimisers and learning-rate schedules by name."""
+
+import difflib
+
+import optax
+
+from ser_jax.errors import UsageError
+
+OPTIMISERS = {
+    "adam": lambda schedule, config: optax.adam(schedule, eps=config.epsilon),
+    "adamw": lambda schedule, config: optax.adamw(schedule, eps=config.epsilon, weight_decay=config.weight_decay),
+    "sgd": lambda schedule, config: optax.sgd(schedule, momentum=0.9, nesterov=True),
+}
+DECAYS = ("constant", "cosine", "linear")
+
+
+def build(config, steps):
+    """The gradient transformation of an experiment.
+
+    Args:
+      config: config.Optim.
+      steps: steps of the whole run; the decays end there.
+
+    Raises:
+      UsageError: unknown optimiser or decay.
+    """
+    if config.name not in OPTIMISERS:
+        raise UsageError(_unknown("optim.name", config.name, OPTIMISERS))
+    if config.weight_decay and config.name != "adamw":
+        raise UsageError(f"optim.weight_decay={config.weight_decay:g} needs optim.name=adamw")
+    transform = OPTIMISERS[config.name](schedule(config, steps), config)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), transform) if config.clip_norm else transform
+
+
+def schedule(config, steps):
+    """step -> learning rate: linear warm-up from 0, then constant, cosine or linear decay to 0."""
+    peak, rest = config.learning_rate, max(steps - config.warmup_steps, 1)
+    decays = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
+    }
+    if config.decay not in DECAYS:
+        raise UsageError(_unknown("optim.decay", config.decay, DECAYS))
+    after = decays[config.decay]()
+    if not config.warmup_steps:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup_steps), after], [config.warmup_steps])
+
+
+def _unknown(field, name, known):
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{field}={name}: " + (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}")

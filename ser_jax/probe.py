@@ -1,0 +1,222 @@
+"""Train heads on exported features under an honest protocol; report with confidence interval and stamps.
+
+Ends in a row of results.jsonl, the predictions behind it and the protocol as a file. As a library:
+`ser_jax.heads.cross_validation`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from ser_jax.errors import DONE, UsageError, UserError, suggestion
+
+EXAMPLE = "ser-jax probe --features emodb.parquet --protocol loso --target emotion --head linear --out results"
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--features",
+        required=True,
+        metavar="FILE",
+        help="features file (.parquet, .npz or .csv) made by `ser-jax export`",
+    )
+    parser.add_argument(
+        "--protocol",
+        required=True,
+        metavar="NAME",
+        help="loso (leave one speaker out), losso (leave one session out), kfold (whole speakers), official (the "
+        "corpus' own splits), or a protocol file ending in .json",
+    )
+    parser.add_argument(
+        "--target", default="emotion", metavar="COLUMN", help="label column to predict (default: emotion)"
+    )
+    parser.add_argument(
+        "--head",
+        default="linear",
+        metavar="NAME",
+        help="linear (SVM, nested choice of C; default), logistic, or compare (the ComParE 2020 baseline)",
+    )
+    parser.add_argument(
+        "--classes", metavar="A,B", help="keep these classes only; happy+excited merges the second into the first"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE[,VALUE]",
+        help="keep the rows with these values (COLUMN!=VALUE: without them); may be repeated",
+    )
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="number of folds of kfold (default: 5)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the assignment of speakers to folds and dev, and of the bootstrap (default: 0)",
+    )
+    parser.add_argument(
+        "--vote",
+        default="sum",
+        metavar="RULE",
+        help="from chunks to a unit: sum of scores (default), or compare2020 (majority, tie to the first label)",
+    )
+    parser.add_argument(
+        "--out", default="results", metavar="PATH", help="folder, or results.jsonl to append to (default: results)"
+    )
+    parser.add_argument(
+        "--versus",
+        metavar="PATH",
+        help="paired comparison with the predictions of another row: results.jsonl (the last row of this target), "
+        "results.jsonl:LINE, or a predictions .parquet",
+    )
+    parser.add_argument(
+        "--save-head",
+        metavar="FILE",
+        help=".npz of the fitted head: that of the only fold, or, with several folds, one fitted on all labelled rows",
+    )
+    parser.add_argument(
+        "--save-protocol", metavar="FILE", help="also write the protocol here, for use with --protocol FILE"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="folds fitted at the same time (default: 1)")
+
+
+def run(args):
+    from ser_jax.export.features import read_features
+    from ser_jax.heads.cross_validation import compare, cross_validate
+    from ser_jax.heads.linear import save_head
+    from ser_jax.protocols.protocol import write_protocol
+    from ser_jax.results import append_row, print_rows
+
+    versus = _read_versus(args.versus, args.target) if args.versus else None
+    features = read_features(args.features)
+    for condition in args.where:
+        features = features.rows(_where(features.table, condition))
+    outcome = cross_validate(
+        features,
+        args.target,
+        args.protocol,
+        args.head,
+        args.classes.split(",") if args.classes else None,
+        args.folds,
+        args.seed,
+        args.vote,
+        args.jobs,
+        keep_head=bool(args.save_head),
+    )
+    row = outcome.row
+    row["features"] = {"path": str(args.features), **row["features"], **({"where": args.where} if args.where else {})}
+    if versus:
+        row["versus"] = {
+            "predictions": versus[0],
+            **compare(outcome.predictions, versus[1], row["metric"], row["classes"], args.seed),
+        }
+
+    out = Path(args.out)
+    results = out if out.suffix == ".jsonl" else out / "results.jsonl"
+    row["predictions"] = f"predictions/{_row_key(row)}.parquet"
+    _write_predictions(outcome.predictions, results.parent / row["predictions"])
+    name = re.sub(r"[^\w.-]+", "_", row["protocol"]["name"])
+    write_protocol(outcome.protocol, results.parent / "protocols" / f"{name}-{row['protocol']['hash']}.json")
+    if args.save_protocol:
+        write_protocol(outcome.protocol, args.save_protocol)
+    if args.save_head:
+        about = {"target": args.target, "head": args.head, "protocol": row["protocol"], "fitted_on": outcome.head_rows}
+        save_head(outcome.head, args.save_head, features.metadata, about)
+        outcome.notes.append(f"{args.save_head}: head fitted on {outcome.head_rows}")
+    append_row(results, row)
+
+    print_rows([row])
+    _print_confusion(row)
+    if versus:
+        _print_versus(row["versus"], row["metric"])
+    for note in outcome.notes:
+        print(note, file=sys.stderr)
+    print(f"row appended to {results}", file=sys.stderr)
+    return DONE
+
+
+def _where(table, condition):
+    column, equal, values = condition.partition("=")
+    negated = column.endswith("!")
+    column = column.rstrip("!").strip()
+    if not equal or column not in table:
+        raise UsageError(
+            f"--where {condition}: expected COLUMN=VALUE with a column of the table{suggestion(column, table.columns)}"
+        )
+    found = table[column].astype(str).isin([value.strip() for value in values.split(",")])
+    keep = (~found if negated else found).to_numpy()
+    if not keep.any():
+        some = ", ".join(sorted(set(table[column].astype(str)))[:8])
+        raise UserError(f"--where {condition}: no row is left; {column} has the values {some}")
+    return keep
+
+
+def _row_key(row):
+    from ser_jax.files import canonical_hash
+
+    return canonical_hash([row[key] for key in ("features", "target", "head", "protocol", "classes", "seeds")], 12)
+
+
+def _write_predictions(predictions, path):
+    from ser_jax.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        predictions.to_parquet(temporary, index=False)
+
+
+def _read_versus(path, target):
+    """(path, predictions) of the other side."""
+    import pandas as pd
+
+    from ser_jax.results import read_rows
+
+    name, _, line = path.rpartition(":")
+    results, line = (Path(name), int(line)) if name and line.isdigit() else (Path(path), None)
+    if results.suffix != ".parquet":
+        rows = read_rows(results)
+        if line is not None and not 1 <= line <= len(rows):
+            raise UserError(f"--versus {path}: {results} has {len(rows)} rows")
+        same_target = [row for row in rows if row.get("target") == target and row.get("predictions")]
+        found = rows[line - 1 : line] if line else same_target
+        if not found or not found[-1].get("predictions"):
+            raise UserError(f"--versus {path}: no row with predictions of target {target!r}")
+        results = (results if results.is_dir() else results.parent) / found[-1]["predictions"]
+    try:
+        predictions = pd.read_parquet(results)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--versus {results}: predictions cannot be read ({' '.join(str(error).split())[:120]})"
+        ) from None
+    lacking = [column for column in ("id", "fold", "truth", "prediction") if column not in predictions]
+    if lacking:
+        raise UserError(f"--versus {results}: not a table of predictions (no column {lacking[0]!r})")
+    return str(results), predictions[["id", "fold", "truth", "prediction"]].astype("str")
+
+
+def _print_confusion(row):
+    from ser_jax.results import print_table
+
+    print()
+    rows = [[label, *counts] for label, counts in zip(row["classes"], row["confusion"])]
+    print_table(["truth \\ prediction", *row["classes"]], rows)
+
+
+def _print_versus(versus, metric):
+    from ser_jax.results import format_value, print_table
+
+    print()
+    interval = "..".join(format_value(metric, value) for value in versus["ci"])
+    print_table(
+        ["versus", "here", "there", "difference", "95% CI", "p", "n", "speakers", "only here", "only there"],
+        [
+            [
+                Path(versus["predictions"]).name,
+                *(format_value(metric, versus[key]) for key in ("a", "b", "difference")),
+                interval,
+                f"{versus['p_value']:.4g}",
+                versus["n"],
+                versus["n_speakers"],
+                versus["only_here"],
+                versus["only_there"],
+            ]
+        ],
+    )

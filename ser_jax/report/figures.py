@@ -1,0 +1,300 @@
+"""The figures of a report: drawn once by matplotlib, used as SVG in the page and as PNG beside it.
+
+The colours of the SVG follow the page. Figures are narrow (a phone shows them without zooming) and carry no time
+stamps: equal rows give equal bytes.
+"""
+
+import base64
+import html
+import io
+import re
+
+from ser_jax.report import curves, tables
+from ser_jax.report.rows import lower_is_better, name_of, number
+from ser_jax.results import IN_PERCENT
+
+INK, MUTED, RULE, PAPER, ACCENT, WARN, ALERT = (
+    "#1f2429",
+    "#5c6670",
+    "#d5dbe1",
+    "#ffffff",
+    "#0b5cad",
+    "#9a5b00",
+    "#b3261e",
+)
+VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", ACCENT: "accent", WARN: "warn", ALERT: "alert"}
+WIDTH = 5.4  # inches; 10 pt text is still readable when a phone scales this to its screen
+STYLE = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "axes.linewidth": 0.8,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.edgecolor": RULE,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.unicode_minus": True,
+}
+PATCH = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}  # behind text, so that no grid line runs through it
+SPEED = "examples / s"
+MOST_POINTS = 300  # per curve; more are averaged in bins, with their range behind
+
+
+class Picture:
+    """A drawn figure as bytes of PNG and as text of SVG."""
+
+    def __init__(self, figure, text, name):
+        self.text, self.name = text, name
+        self.png = _save(figure, "png", dpi=200, metadata={"Software": None})
+        self._svg = _save(
+            figure, "svg", name=name, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+
+    def svg(self):
+        """SVG for a place inside HTML: colours by CSS variable, size by the page, text that can be searched."""
+        svg = self._svg.decode("utf-8")
+        svg = svg[svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.S)
+        # matplotlib numbers its groups anew in every figure of the page.
+        svg = re.sub(r'(<g) id="[\w.]+_\d+"', r"\1", svg)
+        box = re.search(r'viewBox="([^"]+)"', svg).group(1)
+        head = f'<svg viewBox="{box}" role="img" aria-label="{html.escape(self.text)}">'
+        svg = head + svg[svg.index(">") + 1 :]
+        for colour, variable in VARIABLES.items():
+            svg = re.sub(f"(fill|stroke): {colour}", rf"\1: var(--{variable})", svg)
+        return svg
+
+    def image(self):
+        """PNG as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def metric_pictures(rows):
+    """Dots with intervals and chance marks: one picture per metric, its rows grouped by corpus and target."""
+    panels = {}
+    for row in rows:
+        if number(row["value"]) is not None:
+            groups = panels.setdefault(row["metric"], {})
+            groups.setdefault((name_of(row["corpus"]), str(row["target"] or "")), []).append(row)
+    pictures = []
+    for place, (metric, groups) in enumerate(panels.items(), 1):
+        count = sum(map(len, groups.values()))
+        size = 0.44 * count + 0.32 * len(groups)
+        with _style():
+            figure, boxes = _stack([size], above=0.5, below=0.42, left=0.22, right=0.18)
+            _metric_panel(figure.add_axes(boxes[0]), metric, groups, size)
+            text = f"{_clean(metric)} of {count} results with 95 % intervals and chance; the numbers are in the table."
+            pictures.append(Picture(figure, text, f"metric_{place}"))
+    return pictures
+
+
+def _metric_panel(axes, metric, groups, size):
+    values = [
+        number(value)
+        for group in groups.values()
+        for row in group
+        for value in (row["value"], row["chance"], *(row["ci"] or []))
+    ]
+    values = [value for value in values if value is not None]
+    low = min(0.0, min(values) * 1.08)
+    high = 1.0 if max(values) <= 1 and not lower_is_better(metric) else (max(values) * 1.08 or 1.0)
+    axes.set(xlim=(low, high), ylim=(size, 0), yticks=[])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    if metric in IN_PERCENT:
+        axes.xaxis.set_major_formatter(_in_percent)
+    better = "lower is better" if lower_is_better(metric) else "higher is better"
+    _write(axes, 0, -0.14, f"{_clean(metric)}{tables.unit(metric)}", weight="bold", size=12)
+    _write(axes, 1, -0.14, f"{better};  ▏ chance", ha="right", color=MUTED, size=9)
+    y = 0.0
+    for (corpus, target), group in groups.items():
+        y += 0.32
+        title = " · ".join(filter(None, (_clean(corpus), _clean(target)))) or "no corpus named"
+        _write(axes, 0, y - 0.08, _short(title, 60), weight="bold", color=MUTED, size=9)
+        for row in group:
+            _metric_line(axes, row, y)
+            y += 0.44
+
+
+def _metric_line(axes, row, y):
+    colour = WARN if row.synthetic else ACCENT
+    stamps = " ".join(stamp for stamp in row.stamps if stamp in tables.STAMPS)
+    interval = tables.format_interval(row["metric"], row["ci"])
+    printed = f"{tables.format_metric(row['metric'], row['value'])} {interval}".strip()
+    room = 72 * (WIDTH - 0.4) - 28 - 5.2 * len(printed) - 4.9 * len(stamps)  # points; mean widths of characters
+    label = " · ".join(filter(None, (_clean(row["system"] or "unnamed"), _clean(row["head"] or ""))))
+    label = _short(label, max(12, int(room / 5.7)))
+    bold = axes.annotate(f"{row.name} ", (0, y + 0.16), xycoords=("axes fraction", "data"), color=MUTED, size=9)
+    name = axes.annotate(label, (1, 0), xycoords=bold, size=10, va="bottom", bbox=PATCH)
+    if stamps:
+        alert = ALERT if "LEAKY" in stamps else WARN
+        axes.annotate("  " + stamps, (1, 0), xycoords=name, size=7, va="bottom", color=alert, weight="bold")
+    _write(axes, 1, y + 0.16, printed, ha="right", size=9.5, bbox=PATCH)
+    line, value, chance = y + 0.28, number(row["value"]), number(row["chance"])
+    if interval:
+        axes.plot(row["ci"], [line, line], color=colour, lw=2.2, solid_capstyle="butt")
+    if chance is not None:
+        axes.plot([chance, chance], [line - 0.065, line + 0.065], color=INK, lw=1.4)
+    axes.plot([value], [line], "o", ms=7, mec=colour, mfc=PAPER if row.synthetic else colour, mew=2, clip_on=False)
+
+
+def confusion_picture(row):
+    """Row-normalised confusion matrix with counts, as a heat map."""
+    import matplotlib.colors
+    import numpy as np
+
+    classes = [_short(_clean(name), 14) for name in tables.classes_of(row)]
+    parts = np.array([[part or 0.0 for part in line] for line in tables.shares(row["confusion"])])
+    many = len(classes) > 12
+    size = min(WIDTH, 2.2 + 0.55 * len(classes))
+    colours = matplotlib.colors.LinearSegmentedColormap.from_list("share", [PAPER, ACCENT])
+    with _style():
+        figure = _figure(size, size)
+        axes = figure.add_axes((1.15 / size, 1.15 / size, 1 - 1.35 / size, 1 - 1.75 / size))
+        axes.imshow(parts, cmap=colours, vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=5 if many else 9)
+        axes.set_yticks(range(len(classes)), classes, fontsize=5 if many else 9)
+        axes.tick_params(length=0)
+        axes.set(xlabel="predicted", ylabel="truth")
+        stamps = " ".join(stamp for stamp in row.stamps if stamp in tables.STAMPS)
+        title = f"{row.name} {row['system'] or ''} · {name_of(row['corpus'])} {row['target'] or ''}"
+        title = _short(_clean(title), 48) + (f"\n{stamps}" if stamps else "")
+        axes.set_title(title, fontsize=10, color=WARN if row.synthetic else INK, loc="left")
+        if not many:
+            for i, line in enumerate(row["confusion"]):
+                for j, count in enumerate(line):
+                    colour = PAPER if parts[i, j] > tables.DARK_SHARE else INK
+                    text = f"{100 * parts[i, j]:.0f}\n({count:g})"
+                    axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+        return Picture(figure, f"Confusion matrix of {row.name}, rows are the truth.", f"confusion_{row.name.lower()}")
+
+
+def curves_picture(log, place):
+    """Loss, metric on held-out data and speed over steps, whatever of them the log holds; None for an empty log."""
+    metric = curves.eval_metric(log)
+    panels = [
+        ("loss", [("train", "loss", ACCENT), ("eval", "loss", WARN)]),
+        (metric and metric + tables.unit(metric), [("train", metric, ACCENT), ("eval", metric, WARN)]),
+        (SPEED, [("train", "examples_per_second", ACCENT)]),
+    ]
+    panels = [
+        (title, [(kind, colour, curves.series(log, kind, key)) for kind, key, colour in lines])
+        for title, lines in panels
+        if title
+    ]
+    panels = [(title, [line for line in lines if line[2][0]]) for title, lines in panels]
+    panels = [(title, lines) for title, lines in panels if lines]
+    if not panels:
+        return None
+    with _style():
+        figure, boxes = _stack([1.35] * len(panels), above=0.34, below=0.34, left=0.6, right=0.15, bottom=0.2)
+        first = None
+        for box, (title, lines) in zip(boxes, panels, strict=True):
+            axes = figure.add_axes(box, sharex=first)
+            first = first or axes
+            percent = metric in IN_PERCENT and title.startswith(metric)
+            for kind, colour, (steps, values) in lines:
+                last = tables.format_metric(metric, values[-1]) if percent else f"{values[-1]:.4g}"
+                _curve(axes, steps, values, colour, f"{kind} (last {last})", marker=kind == "eval")
+            if percent:
+                axes.yaxis.set_major_formatter(_in_percent)
+            if title == SPEED:
+                axes.set_ylim(bottom=0)
+            axes.grid(axis="y")
+            axes.set_title(_clean(title), loc="left", fontsize=10, weight="bold")
+            axes.legend(
+                loc="lower right",
+                bbox_to_anchor=(1, 0.97),
+                ncols=2,
+                frameon=False,
+                fontsize=9,
+                labelcolor="linecolor",
+                handlelength=1.2,
+                borderpad=0,
+                borderaxespad=0.2,
+            )
+            axes.margins(x=0.02)
+        axes.set_xlabel("step")
+        if log.synthetic:
+            figure.text(0.995, 0.005, "SYNTHETIC", ha="right", va="bottom", color=WARN, weight="bold", fontsize=8)
+        text = f"Learning curves of {log.name}: {', '.join(title for title, _ in panels)} over steps."
+        return Picture(figure, text, f"curves_{place}")
+
+
+def _in_percent(value, _):
+    return f"{100 * value:.6g}"
+
+
+def _curve(axes, steps, values, colour, label, marker):
+    import numpy as np
+
+    steps, values = np.asarray(steps), np.asarray(values)
+    if len(steps) > MOST_POINTS:
+        bins = np.array_split(np.arange(len(steps)), MOST_POINTS)
+        low, high = [values[b].min() for b in bins], [values[b].max() for b in bins]
+        steps, values = np.array([steps[b].mean() for b in bins]), np.array([values[b].mean() for b in bins])
+        axes.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
+    dots = "o" if marker or len(steps) == 1 else ""
+    axes.plot(steps, values, color=colour, lw=1.6, marker=dots, ms=3.5, label=label)
+
+
+def _stack(sizes, above, below, left, right, bottom=0.0):
+    """A figure and the boxes of axes under each other; all lengths in inches, `sizes` are the heights of the axes."""
+    height = sum(size + above + below for size in sizes) + bottom
+    boxes, top = [], height
+    for size in sizes:
+        top -= above + size
+        boxes.append((left / WIDTH, top / height, (WIDTH - left - right) / WIDTH, size / height))
+        top -= below
+    return _figure(WIDTH, height), boxes
+
+
+def _figure(width, height):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def _style():
+    import logging
+
+    import matplotlib
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a class name in a script that the font lacks
+    return matplotlib.rc_context(STYLE)
+
+
+def _save(figure, form, name="", **options):
+    import warnings
+
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": f"ser_jax {name}"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(file, format=form, **options)
+    return file.getvalue()
+
+
+def _write(axes, x, y, text, **style):
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="baseline", **style)
+
+
+def _clean(text):
+    """One line without control characters, which neither a font nor XML has."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", " ", str(text)).split())
+
+
+def _short(text, length):
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,0 +1,42 @@
+"""The contract between a task and the rest: training, evaluation and export know a task by this alone."""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Task(Protocol):
+    """What a model is pretrained on: records -> examples -> loss, and how its model is applied to an utterance.
+
+    A task is built by its config's `build()`. Host-side methods handle one utterance as numpy arrays; device-side
+    methods run inside jit on a batch, a dict of arrays with a leading batch axis.
+    """
+
+    num_outputs: int        # K, width of the model's output
+    classes: tuple[str, ...]
+    eval_metric: str        # the metric by which the best checkpoint is kept (larger is better)
+    evaluation_seconds: float | None  # length of the pieces that `evaluate` averages over; None = whole utterances
+
+    def refuse(self, index) -> np.ndarray:
+        """str[N], reasons ("" = usable), one per row of a prepared corpus' index: what cannot be trained on."""
+
+    def example(self, utterance, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One training example of fixed shapes; random crops are drawn from `rng`."""
+
+    def pieces(self, num_samples: int, seconds: float | None) -> list[tuple[int, int]]:
+        """(start, end) in samples of the pieces an utterance is embedded and evaluated in; empty = too short."""
+
+    def augment(self, batch, key):
+        """Training batch -> batch, random, on the device."""
+
+    def inputs(self, batch):
+        """batch -> the model's positional arguments, e.g. (x[B, T], mask[B, T]); the front end lives here."""
+
+    def loss(self, outputs, batch):
+        """(scalar loss, dict of scalar training metrics)."""
+
+    def scores(self, outputs):
+        """f32[B, K] per piece; `evaluate` averages them over the pieces of an utterance."""
+
+    def label(self, index) -> Any:
+        """int[N] targets for rows of an index (evaluation)."""

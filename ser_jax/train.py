@@ -1,0 +1,201 @@
+"""Pretrain an encoder: `ser-jax pretrain configs/pretrain/….py --workdir DIR`.
+
+The whole run is a function of (config, corpora): the order of the utterances, the crops, the augmentation and dropout are
+functions of (seed, step), so a run that was killed continues bit for bit on the same devices.
+"""
+
+import argparse
+import json
+import signal
+from pathlib import Path
+
+from ser_jax import config as config_module
+from ser_jax.errors import DONE, SAVED, UsageError
+from ser_jax.files import atomic_path, write_json
+
+EXAMPLE = "ser-jax pretrain configs/pretrain/sample_cnn_librispeech.py --workdir runs/gender --set train.steps=2000"
+
+
+def add_arguments(parser):
+    parser.add_argument("config", help="config file, or the config.json of another run")
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run; an interrupted run continues here")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
+                        help="override a field of the config; may be repeated")
+    parser.add_argument("--stop-after", type=int, default=None, metavar="STEPS", help=argparse.SUPPRESS)
+
+
+def run(args):
+    experiment = config_module.load(args.config, args.overrides)
+    return train(experiment, args.workdir, stop_after=args.stop_after)
+
+
+def train(experiment, workdir, *, stop_after=None):
+    """Runs an experiment, or continues it where its last checkpoint left it.
+
+    Args:
+      experiment: config.Experiment.
+      workdir: gets config.json, metrics.jsonl, pretrained_on.parquet and checkpoints/.
+      stop_after: take at most this many steps in this call, then save and return SAVED (as after a SIGTERM).
+
+    Returns:
+      Exit code: DONE, or SAVED after SIGTERM/SIGINT (run the same command again).
+
+    Raises:
+      UserError: a loss or gradient that is not finite, a full disk, another config in the workdir.
+    """
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from ser_jax import optim, sharding
+    from ser_jax.checkpoint import Checkpoints
+    from ser_jax.data import pipeline, splits
+    from ser_jax.evaluate import score_rows
+    from ser_jax.network import Network
+    from ser_jax.runlog import RunLog
+
+    settings = experiment.train
+    lead = jax.process_index() == 0
+    workdir = Path(workdir)
+
+    # ---------------------------------------------------------------- data, mesh, network
+    corpora = pipeline.open_corpora(experiment.data.corpora)
+    network = Network(experiment)
+    task = network.task
+    table = splits.assign(corpora, experiment.data, task)
+    mesh = sharding.mesh()
+    sharding.check_batch_size("train.batch_size", settings.batch_size, mesh)
+    sharding.use_compilation_cache()
+    transform = optim.build(experiment.optim, settings.steps)
+    if lead:
+        _prepare_workdir(workdir, experiment, corpora, table)
+
+    # ---------------------------------------------------------------- state: one tree of arrays, born sharded
+    def init():
+        params, stats = network.init(settings.seed)
+        return {"params": params, "stats": stats, "opt": transform.init(params), "step": jnp.zeros((), jnp.int32)}
+
+    abstract = jax.eval_shape(init)
+    shardings = jax.tree.map(lambda leaf: sharding.leaf_sharding(mesh, settings.sharding, leaf), abstract)
+
+    def step_fn(state, batch):
+        key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
+        gradient_of = jax.value_and_grad(network.loss, has_aux=True)
+        (loss, (metrics, stats)), gradient = gradient_of(state["params"], state["stats"], batch, key)
+        update, opt = transform.update(gradient, state["opt"], state["params"])
+        params = optax.apply_updates(state["params"], update)
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(gradient), **metrics}
+        return {"params": params, "stats": stats, "opt": opt, "step": state["step"] + 1}, metrics
+
+    step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+
+    with Checkpoints(workdir, settings.keep, task.eval_metric) as checkpoints, _StopRequest() as stop:
+        # ------------------------------------------------------------ resume order: 1 checkpoint of the workdir, 2 fresh
+        if checkpoints.latest is not None:
+            target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
+            state, start = checkpoints.restore(target), checkpoints.latest
+        else:
+            state, start = jax.jit(init, out_shardings=shardings)(), 0
+        log = RunLog(workdir, settings, start, lead)
+        log.say(f"{experiment.name}: {sum(p.size for p in jax.tree.leaves(state['params'])):,} parameters, "
+                f"{(table['part'] == 'train').sum():,} utterances, {mesh.size} {jax.devices()[0].platform} devices, "
+                + (f"continues at step {start}" if start else f"{settings.steps} steps"))
+        batches = pipeline.training_batches(corpora, table, task, experiment.data, settings.batch_size, start,
+                                            jax.process_count(), jax.process_index())
+        dev = table[table["part"] == "dev"]
+        step, saved, evaluated, pending = start, start if start else None, start, None
+
+        # ------------------------------------------------------------ evaluate, save, next batch, step, log: in this order
+        while True:
+            last = step >= settings.steps
+            stopping = not last and (stop.requested(step) or (stop_after is not None and step - start >= stop_after))
+            scores = None
+            if len(dev) and step > evaluated and (last or _due(step, settings.eval_every)) and not stopping:
+                log.finish(pending)
+                with log.timed("eval"):
+                    scores = score_rows(network, state["params"], state["stats"], corpora, dev, mesh, settings.batch_size)
+                evaluated = step
+                log.write("eval", step, scores)
+            better = scores is not None and scores[task.eval_metric] > checkpoints.best
+            if step != saved and (last or stopping or better or _due(step, settings.save_every)):
+                log.finish(pending)  # raises before a state that is not finite could be saved
+                with log.timed("save"):
+                    checkpoints.save(step, state, scores)
+                saved = step
+            if last or stopping:
+                log.finish(pending)
+                checkpoints.wait()
+                log.say(f"{'done' if last else 'saved'} at step {step}: {workdir}")
+                log.close()
+                return DONE if last else SAVED
+            with log.timed("data"):
+                batch = next(batches)
+            with log.timed("step"), jax.profiler.StepTraceAnnotation("train", step_num=step):
+                log.profile(step)
+                batch = sharding.put(batch, mesh)
+                with jax.transfer_guard("disallow"):
+                    state, metrics = step_fn(state, batch)
+                step += 1
+                log.finish(pending)  # the metrics of the step before, while this one runs
+                pending = (step, metrics)
+
+
+def _due(step, every):
+    return every > 0 and step > 0 and step % every == 0
+
+
+# What may change between two calls of one run: it does not change the numbers.
+FREE = {"data": {"corpora", "workers"},
+        "train": {"log_every", "eval_every", "save_every", "keep", "profile", "tensorboard", "sharding"}}
+
+
+def _prepare_workdir(workdir, experiment, corpora, table):
+    """Writes the config and what is trained on; refuses a workdir that belongs to another run."""
+    value = config_module.to_dict(experiment)
+    value["prepared"] = [{"name": c.name, "fingerprint": c.fingerprint, "synthetic": c.info["synthetic"]} for c in corpora]
+    path = workdir / "config.json"
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in value if key not in FREE and value[key] != old.get(key)]
+        changed += [f"{part}.{name}" for part, free in FREE.items() for name in value[part]
+                    if name not in free and value[part][name] != old[part].get(name)]
+        if changed:
+            raise UsageError(f"{workdir} belongs to another run ({', '.join(changed)} differ); choose another --workdir")
+    write_json(path, value)
+    columns = ["corpus", "id", "speaker_id", "gender", "split", "audio_sha256", "part", "refused"]
+    with atomic_path(workdir / "pretrained_on.parquet") as temporary:
+        table[columns].to_parquet(temporary, index=False)
+
+
+class _StopRequest:
+    """SIGTERM or Ctrl-C asks the run to save and end; a second signal ends it at once.
+
+    With several processes JAX's own preemption service sees the signal and makes all processes agree on one step.
+    """
+
+    def __enter__(self):
+        import jax
+        self._several = jax.process_count() > 1
+        self._asked = False
+        self._old = {}
+        if not self._several:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                try:
+                    self._old[number] = signal.signal(number, self._ask)
+                except ValueError:  # not the main thread: the caller's signals are the caller's affair
+                    break
+        return self
+
+    def __exit__(self, *exc):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame):
+        self._asked = True
+        signal.signal(number, self._old[number])
+
+    def requested(self, step):
+        if self._several:
+            from jax.experimental import multihost_utils
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked

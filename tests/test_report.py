@@ -1,0 +1,372 @@
+"""`ser-jax report`: rows in, one self-contained page, a CSV and figures out."""
+
+import argparse
+import csv
+import html.parser
+import json
+import math
+import re
+import subprocess
+import sys
+
+import pandas
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ser_jax.errors import UsageError, UserError
+from ser_jax.report import curves, page, rows, tables
+
+HOSTILE = "<script>alert(1)</script>"
+EVIL = '"><img src=x onerror=alert(1)>]]>'
+
+
+def probe_row(**changes):
+    row = {
+        "kind": "probe",
+        "system": "sample_cnn",
+        "target": "emotion",
+        "metric": "UAR",
+        "definition": "mean recall of the classes",
+        "value": 0.6134,
+        "ci": [0.5712, 0.6551],
+        "ci_method": "bootstrap over speakers",
+        "n": 1440,
+        "n_speakers": 24,
+        "chance": 0.5,
+        "classes": ["happy", "sad"],
+        "confusion": [[600, 120], [180, 540]],
+        "secondary": {"WAR": 0.62, "UAR_fold_mean": 0.611},
+        "head": "svm",
+        "folds": [{"name": "speaker 01", "value": 0.5, "n": 60}],
+        "seeds": [0],
+        "protocol": {"name": "loso", "hash": "aaaa1111"},
+        "features": {"path": "f.parquet", "hash": "bbbb2222", "layer": "conv_9", "pooling": "mean"},
+        "corpus": {"name": "ravdess", "fingerprint": "cccc3333"},
+        "checkpoint": {"hash": "dddd4444", "step": 120000},
+        "experiment": "pretrain/sample_cnn",
+        "stamps": ["TEXT-SHARED"],
+        "versions": {"jax": "0.10.2"},
+        "created": "2026-11-20T15:20:11+0000",
+    }
+    return {**row, **changes}
+
+
+def write_rows(folder, *records, name="results.jsonl"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder / name
+
+
+def write_log(workdir, *records):
+    return write_rows(workdir, *records, name="metrics.jsonl").parent
+
+
+def render(tmp_path, *records, workdirs=()):
+    out, _ = page.render([write_rows(tmp_path / "in", *records)], workdirs, tmp_path / "report.html")
+    return out.read_text(encoding="utf-8")
+
+
+class Document(html.parser.HTMLParser):
+    """Tags with their attributes, and the text of the table cells, of a page."""
+
+    VOID = {"meta", "img", "br", "link", "path", "use", "rect"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.cells, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.open and self.cells and {"td", "th"} & set(self.open):
+            self.cells[-1] += data
+
+
+def test_the_page_says_what_the_row_says(tmp_path):
+    text = render(tmp_path, probe_row())
+    cells = [" ".join(cell.split()) for cell in Document(text).cells]
+    first = cells.index("R1")
+    assert cells[first : first + 12] == [
+        "R1", "sample_cnn", "svm", "ravdess", "emotion", "loso", "UAR (%)", "61.3 [57.1, 65.5]", "50.0", "1 440",
+        "24", "TEXT-SHARED",
+    ]  # fmt: skip
+    for needed in ("aaaa1111", "bbbb2222", "cccc3333", "dddd4444", "120000", "pretrain/sample_cnn", "jax 0.10.2"):
+        assert needed in text
+    for needed in (
+        "mean recall of the classes",
+        "bootstrap over speakers",
+        "UAR fold mean (%) 61.1",
+        "speaker 01: 50.0",
+    ):
+        assert needed in text
+    recall = [cell for cell in cells if re.fullmatch(r"\d+\s*(600|120|180|540)", cell)]
+    assert recall == ["83600", "17120", "25180", "75540"]  # percent of the row, then the count
+
+
+def test_the_page_is_self_contained_and_accessible(tmp_path):
+    log = write_log(tmp_path / "w", *({"step": step, "kind": "train", "loss": 1.0} for step in (1, 2)))
+    classes = [f"c{i}" for i in range(20)]
+    large = probe_row(classes=classes, confusion=[[int(i == j) for j in range(20)] for i in range(20)])
+    document = Document(render(tmp_path, probe_row(), large, workdirs=[log]))
+    kinds = [tag for tag, _ in document.tags]
+    assert not {"script", "link", "iframe", "object", "base"} & set(kinds)
+    for tag, attributes in document.tags:
+        target = attributes.get("src") or attributes.get("href") or attributes.get("xlink:href") or "#"
+        assert target.startswith(("#", "data:image/png;base64,")), (tag, target)
+        if tag == "img" or (tag == "svg"):
+            assert attributes.get("alt") or attributes.get("aria-label")
+        if tag == "th":
+            assert attributes.get("scope") in ("col", "row", "colgroup", "rowgroup")
+    assert kinds.count("img") == 1 and "svg" in kinds  # 20 classes are shown as a picture, the rest is drawn
+    ids = [attributes["id"] for _, attributes in document.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    anchors = {a["href"][1:] for tag, a in document.tags if tag == "a"}
+    assert anchors and anchors <= set(ids)
+    assert dict(document.tags)["html"] == {"lang": "en"}
+
+
+def test_markup_in_names_is_text(tmp_path):
+    evil = probe_row(
+        system=HOSTILE, head=EVIL, target=HOSTILE, metric=EVIL, definition=EVIL, classes=[HOSTILE, EVIL],
+        ci_method=EVIL, stamps=[HOSTILE], corpus={"name": HOSTILE}, protocol={"name": EVIL, "hash": HOSTILE},
+        experiment={EVIL: [HOSTILE]},
+        notes=[HOSTILE], secondary={HOSTILE: 1.0}, folds=[{"name": EVIL, "value": 1.0}], command=HOSTILE, split=EVIL,
+        versus={"predictions": HOSTILE, "a": 1, "b": 2},
+    )  # fmt: skip
+    log = {"step": 1, "kind": "train", "loss": 1.0}, {"step": 1, "kind": "eval", EVIL: 1.0, "loss": 2.0}
+    workdir = write_log(tmp_path / 'w"><script>x', *log)
+    (workdir / "config.json").write_text(json.dumps({HOSTILE: EVIL}))
+    text = render(tmp_path, evil, workdirs=[workdir])
+    document = Document(text)
+    assert not {"script"} & {tag for tag, _ in document.tags}
+    assert all(not name.startswith("on") for _, attributes in document.tags for name in attributes)
+    assert [a["src"] for tag, a in document.tags if tag == "img" and not a["src"].startswith("data:")] == []
+    assert HOSTILE in "".join(document.text)  # shown, as text
+    assert "default-src 'none'" in text
+
+
+def test_odd_characters_do_not_break_figures(tmp_path):
+    odd = probe_row(system="$\\frac{x$ \x00\x07\n日本", head="\ud800", classes=["a\tb", "$x^"], corpus={"name": "_$_"})
+    text = render(tmp_path, odd)
+    assert "日本" in text and "\x07" not in re.findall(r"<svg.*?</svg>", text, re.S)[0]
+
+
+def test_rows_with_little_in_them(tmp_path):
+    text = render(
+        tmp_path, {"metric": "MSE", "value": 0.02}, {"metric": "WER", "value": None, "kind": "evaluate", "ci": None}
+    )
+    cells = [" ".join(cell.split()) for cell in Document(text).cells]
+    assert "0.020 no CI" in cells and "— no CI" in cells and "not audited" in cells
+
+
+def test_synthetic_rows_are_marked_and_come_last(tmp_path):
+    synthetic = probe_row(stamps=["SYNTHETIC"], value=0.99, ci=[0.98, 1.0], corpus={"name": "a synthetic corpus"})
+    mixed = render(tmp_path, synthetic, probe_row())
+    assert "1 of the 2 results" in mixed and "Every result" not in mixed
+    classes = [a["class"] for tag, a in Document(mixed).tags if tag == "tr" and "row" in a.get("class", "").split()]
+    assert ["synthetic" in each.split() for each in classes] == [False, True]
+    drawn = re.findall(r"<svg.*?</svg>", mixed, re.S)[0]
+    assert "SYNTHETIC" in drawn
+    assert "Every result" in render(tmp_path, synthetic)
+    assert "<strong>SYNTHETIC" not in render(tmp_path, probe_row())
+
+
+def test_best_first_by_the_direction_of_the_metric(tmp_path):
+    file = write_rows(tmp_path, *(probe_row(metric=m, value=v) for m in ("UAR", "WER") for v in (0.3, None, 0.5)))
+    ordered, _, _ = rows.read_rows([file])
+    assert [(row["metric"], row["value"]) for row in ordered] == [
+        ("UAR", 0.5), ("UAR", 0.3), ("UAR", None), ("WER", 0.3), ("WER", 0.5), ("WER", None),
+    ]  # fmt: skip
+    assert [row.name for row in ordered] == ["R1", "R2", "R3", "R4", "R5", "R6"]
+
+
+@pytest.mark.parametrize(
+    ("ci", "marked"), [([0.4, 0.6], True), ([0.51, 0.6], False), (None, False), ([None, None], False)]
+)
+def test_an_interval_that_includes_chance_is_marked(tmp_path, ci, marked):
+    assert (">CI includes chance<" in render(tmp_path, probe_row(ci=ci))) == marked
+
+
+def test_equal_input_gives_equal_files(tmp_path):
+    file = write_rows(tmp_path / "in", probe_row(), probe_row(metric="CCC", confusion=None, classes=None))
+    log = write_log(tmp_path / "w", *({"step": i, "kind": "train", "loss": 1 / (i + 1)} for i in range(400)))
+    outputs = []
+    for name in ("a", "b"):
+        page.render([file], [log], tmp_path / name / "r.html")
+        outputs.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert outputs[0] == outputs[1]
+    assert set(outputs[0]) == {
+        "r.html", "r.csv", "r_metric_1.png", "r_metric_2.png", "r_confusion_r2.png", "r_curves_1.png"
+    }  # fmt: skip
+    assert all(content.startswith(b"\x89PNG") for name, content in outputs[0].items() if name.endswith(".png"))
+
+
+def test_csv_holds_every_field(tmp_path):
+    render(tmp_path, probe_row(), {"metric": "MSE", "value": 0.02, 'odd, "field"': "x\ny"})
+    with open(tmp_path / "report.csv", newline="", encoding="utf-8") as file:
+        first, second = csv.DictReader(file)
+    assert (first["ci_low"], first["ci_high"], first["value"]) == ("0.5712", "0.6551", "0.6134")
+    assert (
+        first["corpus.name"] == "ravdess" and first["protocol.hash"] == "aaaa1111" and first["stamps"] == "TEXT-SHARED"
+    )
+    assert json.loads(first["confusion"]) == [[600, 120], [180, 540]]
+    assert second['odd, "field"'] == "x\ny" and second["corpus.name"] == ""
+    assert len(pandas.read_csv(tmp_path / "report.csv")) == 2
+
+
+def test_curves_show_each_step_once_and_name_what_is_not_drawn(tmp_path):
+    workdir = write_log(
+        tmp_path / "run",
+        *(
+            {"step": s, "kind": "train", "loss": loss, "examples_per_second": 100}
+            for s, loss in [(1, 3), (2, None), (3, 9)]
+        ),
+        {"step": 3, "kind": "eval", "loss": 2.5, "accuracy": 0.25, "seconds": 1.0},
+        {"step": 3, "kind": "train", "loss": 2.0, "examples_per_second": 300},  # logged again after a resume
+        {"step": 6, "kind": "eval", "loss": 2.0, "accuracy": 0.75},
+    )
+    pandas.DataFrame({"corpus": ["espeak"] * 3, "speaker_id": ["a", "b", "a"]}).to_parquet(
+        workdir / "pretrained_on.parquet"
+    )
+    (log,), _ = rows.read_logs([workdir])
+    assert curves.series(log, "train", "loss") == ([1.0, 3.0], [3.0, 2.0])
+    facts = dict(curves.training(log))
+    assert facts["best eval accuracy (%)"] == "75.0 at step 6"
+    assert facts["examples / s, median"] == "100" and facts["losses that are no finite number"] == "1, not drawn"
+    assert facts["pretrained on"] == "espeak: 3 utterances, 2 speakers" and log.synthetic
+    assert "Learning curves of run: loss, accuracy (%), examples / s" in render(
+        tmp_path, probe_row(), workdirs=[workdir]
+    )
+
+
+def test_the_metric_of_a_log_is_an_error_rate_if_there_is_no_accuracy(tmp_path):
+    records = [
+        {"step": s, "kind": "eval", "loss": 1.0, "grad_norm": 3, "WER": w} for s, w in [(1, 0.9), (2, 0.2), (3, 0.4)]
+    ]
+    (log,), _ = rows.read_logs([write_log(tmp_path / "w", *records)])
+    assert dict(curves.training(log))["best eval WER (%)"] == "20.0 at step 2"
+
+
+def test_folders_are_searched_and_no_file_is_read_twice(tmp_path):
+    write_rows(tmp_path / "a", probe_row())
+    write_rows(tmp_path / "b" / "c", probe_row(), probe_row())
+    found, sources, _ = rows.read_rows([tmp_path, tmp_path / "a", tmp_path / "a" / "results.jsonl"])
+    assert len(found) == 3 and [count for _, count, _ in sources] == [1, 2]
+
+
+def test_a_torn_last_line_is_left_out_with_a_warning(tmp_path, capsys):
+    file = write_rows(tmp_path, probe_row())
+    with open(file, "a") as handle:
+        handle.write('{"metric": "UAR", "val')
+    parser = argparse.ArgumentParser()
+    page.add_arguments(parser)
+    out = tmp_path / "r.html"
+    assert page.run(parser.parse_args([str(file), "--out", str(out)])) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{out}\n"
+    assert captured.err.startswith(f"warning: {file}:2: ") and captured.err.count("\n") == 1
+    assert "torn" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", "7", '{"metric": "UAR"}', '{"value": 1}', '{"metric": 3, "value": 1}',
+        '{"metric": "UAR", "value": "x"}', '{"metric": "UAR", "value": true}',
+        '{"metric": "UAR", "value": 1, "ci": [1]}', '{"metric": "UAR", "value": 1, "ci": ["a", "b"]}',
+        '{"metric": "UAR", "value": 1, "stamps": "LEAKY"}', '{"metric": "UAR", "value": 1, "confusion": [[1, 2]]}',
+        '{"metric": "UAR", "value": 1, "confusion": [["a"]]}', '{"metric": "UAR", "value": 1, "folds": [1]}',
+        '{"metric": "UAR", "value": 1, "confusion": [[1]], "classes": ["a", "b"]}', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_wrong_line_is_named(tmp_path, line):
+    file = tmp_path / "results.jsonl"
+    file.write_text(json.dumps(probe_row()) + "\n" + line + "\n" + json.dumps(probe_row()) + "\n")
+    with pytest.raises(UserError) as error:
+        page.render([file], [], tmp_path / "r.html")
+    assert str(error.value).startswith(f"{file}:2: ") and "\n" not in str(error.value)
+    assert not list(tmp_path.glob("r*.html"))
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "results.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UserError, match=r"results\.jsonl:1: "):
+        rows.read_rows([tmp_path])
+
+
+@pytest.mark.parametrize("make", ["absent", "empty", "folder"])
+def test_no_rows_is_an_error_that_names_the_path(tmp_path, make):
+    path = tmp_path / make
+    if make == "empty":
+        path.write_text("\n")
+    if make == "folder":
+        path.mkdir()
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        page.render([path], [], tmp_path / "r.html")
+
+
+def test_workdir_and_out_are_checked(tmp_path):
+    file = write_rows(tmp_path, probe_row())
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        page.render([file], [tmp_path / "nowhere"], tmp_path / "r.html")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: "):
+        page.render([file], [write_log(tmp_path / "w", {"loss": 1})], tmp_path / "r.html")
+    with pytest.raises(UsageError, match="--out"):
+        page.render([file], [], tmp_path / "r.pdf")
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(UserError, match="--out"):
+        page.render([file], [], tmp_path / "plain" / "r.html")
+
+
+@given(st.floats(-1e300, 1e300) | st.sampled_from([math.nan, math.inf]) | st.integers() | st.none() | st.text())
+def test_any_value_can_be_printed(value):
+    for metric in ("UAR", "CCC"):
+        text = tables.format_metric(metric, value)
+        if rows.number(value) is None:
+            assert text == "—"
+        else:
+            shown = float(text.replace("−", "-")) / (100 if metric == "UAR" else 1)
+            assert math.isclose(shown, value, rel_tol=6e-3, abs_tol=6e-4)
+
+
+@settings(max_examples=50)
+@given(
+    st.integers(1, 6).flatmap(
+        lambda k: st.lists(st.lists(st.integers(0, 99), min_size=k, max_size=k), min_size=k, max_size=k)
+    )
+)
+def test_shares_of_a_row_sum_to_one(matrix):
+    for counts, shares in zip(matrix, tables.shares(matrix), strict=True):
+        if sum(counts):
+            assert math.isclose(sum(shares), 1)
+            assert [round(share * sum(counts)) for share in shares] == counts
+        else:
+            assert set(shares) == {None}
+
+
+def test_spans_of_row_names():
+    assert tables.spans(["R7", "R1", "R2", "R3", "R9", "R10"]) == "R1–R3, R7, R9, R10"
+
+
+def test_help_stays_cheap():
+    code = (
+        "import sys, ser_jax.report.page; print({'matplotlib', 'jinja2', 'pandas', 'jax', 'numpy'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
