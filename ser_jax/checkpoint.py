@@ -1,6 +1,7 @@
 """Checkpoints of a training run; the only file that imports Orbax (v1, whose names may still move)."""
 
 import errno
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -112,6 +113,13 @@ class Trained:
         self.hash = tree_hash(model)
         prepared = read_json(self.workdir / "config.json").get("prepared", [])
         self.synthetic = any(corpus["synthetic"] for corpus in prepared)
+
+    @functools.cached_property
+    def pretrained_on(self):
+        """Hashes of the audio of all utterances that training or the choice of the checkpoint has seen."""
+        import pandas
+        used = pandas.read_parquet(self.workdir / "pretrained_on.parquet")
+        return set(used.loc[used["part"].isin(["train", "dev"]), "audio_sha256"])
 
 
 def _choose(steps, wanted, metric, workdir):

@@ -20,12 +20,24 @@ VERBS = {
     "corpora": ("ser_jax.corpora.catalogue", "the corpora that are known, what each needs, its licence"),
     "demo": ("ser_jax.demo", "the whole chain on the embedded corpus, in a few minutes"),
 }
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR,
+            errno.EEXIST)  # by the user: a full disk, a folder that cannot be written, a file where a folder should be
 JOINS_OTHERS = ("pretrain", "evaluate", "export")  # verbs that run on several processes under jax.distributed
 
 
 def main(argv=None):
     """Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong use, 75 saved: run me again."""
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()  # here, not when the interpreter ends, where a closed pipe can no longer be caught
+    except BrokenPipeError:  # the reader has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _run(argv):
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if argv else WRONG_USE
@@ -54,10 +66,9 @@ def main(argv=None):
         print(f"ser-jax {verb}: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPIPE):
+        if debug or error.errno not in MENDABLE:
             raise
-        if error.errno != errno.EPIPE:
-            print(f"ser-jax {verb}: {error.strerror}: {error.filename or 'the output folder'}", file=sys.stderr)
+        print(f"ser-jax {verb}: {error.strerror}: {error.filename or 'the output folder'}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(f"ser-jax {verb}: interrupted", file=sys.stderr)

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import sys
 import types
 import typing
 from pathlib import Path
@@ -106,6 +107,9 @@ def load(path, overrides=()):
     if path.suffix == ".json":
         experiment = from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
     else:
+        root = str(Path(__file__).parents[1])  # so that a config can start from another: `from configs.pretrain… import`
+        if root not in sys.path:
+            sys.path.append(root)
         spec = importlib.util.spec_from_file_location(f"ser_jax_config_{path.stem}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

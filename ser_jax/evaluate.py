@@ -1,11 +1,13 @@
 """Score a checkpoint on its own task, one row per test part: `ser-jax evaluate WORKDIR`.
 
-The scores of an utterance are averaged over its pieces, those of a speaker over the utterances.
+The scores of an utterance are averaged over its pieces, those of a speaker over the utterances. What the checkpoint was
+trained on is never scored, wherever its audio turns up again.
 """
 
+import sys
 from pathlib import Path
 
-from ser_jax.errors import DONE, UserError
+from ser_jax.errors import DONE, UsageError, UserError, suggestion
 
 EXAMPLE = "ser-jax evaluate runs/gender --corpus prepared/librispeech --split test-clean,test-other"
 
@@ -21,71 +23,119 @@ def add_arguments(parser):
 
 
 def run(args):
+    import jax
+
     from ser_jax import results, sharding
     from ser_jax.checkpoint import Trained
     from ser_jax.data import pipeline
 
+    if args.batch_size < 1:
+        raise UsageError(f"--batch-size {args.batch_size}: must be at least 1")
     sharding.use_compilation_cache()
     trained = Trained(args.workdir, args.step)
-    splits = args.split.split(",") if args.split else None
     corpora = pipeline.open_corpora(args.corpus or trained.experiment.data.corpora)
+    splits = _known_splits(args.split, corpora) if args.split else None
     rows = []
     for position, corpus in enumerate(corpora):
-        for part, table in _parts(trained, corpus, position, splits, own=args.corpus is None):
-            rows += score_part(trained, corpora, part, table, args.batch_size)
+        for part, table, stamps, notes in _parts(trained, corpus, position, splits, own=args.corpus is None):
+            if len(table):
+                rows += score_part(trained, corpora, part, table, args.batch_size, stamps, notes)
+            else:
+                print(f"{corpus.path}: nothing to score in {part} ({'; '.join(notes)})", file=sys.stderr)
     if not rows:
         raise UserError(f"{args.workdir}: no held-out utterance to score; train with data.test > 0 or name a --corpus")
-    out = args.out or args.workdir
-    for row in rows:
-        results.append_row(out / "results.jsonl", row)
-    results.print_rows(rows)
+    if jax.process_index() == 0:
+        out = args.out or args.workdir
+        for row in rows:
+            results.append_row(out / "results.jsonl", row)
+        results.print_rows(rows)
     return DONE
 
 
+def _known_splits(text, corpora):
+    splits = [name.strip() for name in text.split(",")]
+    known = set().union(*(corpus.index["split"] for corpus in corpora))
+    for name in splits:
+        if name not in known:
+            raise UsageError(f"--split {name}: no utterance of {', '.join(str(corpus.path) for corpus in corpora)} is in it"
+                             f"{suggestion(name, known)}; there are {sorted(known)}")
+    return splits
+
+
 def _parts(trained, corpus, position, splits, own):
-    """(name, table) of each part of a corpus that is scored: never what the checkpoint was trained on."""
+    """(name, table, stamps, notes) of each part of a corpus: never what the checkpoint was trained on.
+
+    Audio is recognised by its hash: it may be in several corpora, or twice in one. The notes say what is left out.
+    """
     import numpy as np
     import pandas
 
     index = corpus.index
     used = pandas.read_parquet(trained.workdir / "pretrained_on.parquet")
-    part_of = used.set_index("audio_sha256")["part"].to_dict()
-    part = index["audio_sha256"].map(part_of).fillna("")
-    refused = trained.network.task.refuse(index)
+    seen = {part: index["audio_sha256"].isin(used.loc[used["part"] == part, "audio_sha256"]) for part in set(used["part"])}
+    never = pandas.Series(False, index.index)
     table = pandas.DataFrame({
         "position": position, "row": np.arange(len(index)), "id": index["id"], "speaker_id": index["speaker_id"],
-        "split": index["split"], "num_samples": index["num_samples"], "refused": refused,
-        "trained": part.isin(["train"])})
-    usable = table[(table["refused"] == "") & ~table["trained"]]
+        "split": index["split"], "num_samples": index["num_samples"], "audio_sha256": index["audio_sha256"],
+        "left_out": np.where(seen.get("train", never), "trained on", trained.network.task.refuse(index))})
     if splits is not None:
-        missing = [name for name in splits if name not in set(table["split"])]
-        if missing:
-            raise UserError(f"--split {missing[0]}: not in {corpus.path}; there are {sorted(set(table['split']))}")
-        return [(name, usable[usable["split"] == name]) for name in splits if (usable["split"] == name).any()]
-    if own:
-        wanted = "test" if (part == "test").any() else "dev"
-        return [(f"held-out {wanted} speakers", usable[part[usable.index] == wanted])] if (part == wanted).any() else []
-    return [(name or "all", group) for name, group in usable.groupby("split", sort=True)]
+        parts = [(name, table["split"] == name) for name in splits]
+    elif own:
+        part = "test" if seen.get("test", never).any() else "dev"
+        parts = [(f"held-out {part} speakers", seen.get(part, never))]
+    else:
+        parts = [(name or "all", table["split"] == name) for name in sorted(set(table["split"]))]
+    found = []
+    for name, chosen in parts:
+        group = table[chosen]
+        reasons = group.loc[group["left_out"] != "", "left_out"].value_counts()
+        notes = [f"{count} of {len(group)} utterances left out: {reason}" for reason, count in reasons.items()]
+        kept = group[group["left_out"] == ""]
+        if len(group):
+            stamps, more = _known_already(used, corpus, kept)
+            found.append((name, kept, stamps, notes + more))
+    return found
 
 
-def score_part(trained, corpora, part, table, batch_size):
-    """Result rows of one part: accuracy per utterance and per speaker, with speaker-clustered intervals."""
+def _known_already(used, corpus, table):
+    """(stamps, notes) on what training knew of a part, though not its utterances."""
+    speakers = set(table["speaker_id"]) - {""}
+    heard = set(used.loc[(used["part"] == "train") & (used["corpus"] == corpus.name), "speaker_id"])
+    watched = int(table["audio_sha256"].isin(used.loc[used["part"] == "dev", "audio_sha256"]).sum())
+    stamps, notes = [], []
+    if speakers & heard:
+        stamps.append("LEAKY")
+        notes.append(f"{len(speakers & heard)} of {len(speakers)} speakers were trained on, in other utterances")
+    if watched:
+        notes.append(f"the periodic evaluation, which chooses the best checkpoint, has seen {watched} of the utterances")
+    return stamps, notes
+
+
+def score_part(trained, corpora, part, table, batch_size, stamps=(), notes=()):
+    """Result rows of one part: accuracy per utterance and per speaker, with speaker-clustered intervals.
+
+    Utterances of unknown speaker are clusters of their own, and are not in the row per speaker.
+    """
     import jax
     import numpy as np
 
     from ser_jax import metrics, results, sharding
 
     task, corpus = trained.network.task, corpora[table["position"].iloc[0]]
-    mesh = sharding.mesh(jax.local_devices())
-    scores = predict(trained.network, trained.params, trained.stats, corpora, table, mesh, batch_size)
+    mesh = sharding.mesh()
+    params, stats = jax.device_put((trained.params, trained.stats), sharding.replicated(mesh))
+    scores = predict(trained.network, params, stats, corpora, table, mesh, batch_size)
     truth = task.label(corpus.index.iloc[table["row"]])
-    speakers = table["speaker_id"].to_numpy()
-    known = np.unique(speakers)
-    per_speaker = np.stack([scores[speakers == s].mean(0) for s in known])
-    speaker_truth = np.array([truth[speakers == s][0] for s in known])
+    speakers = table["speaker_id"].to_numpy(dtype=object)
+    known = sorted(set(speakers) - {""})
+    units = [("utterance", truth, scores.argmax(1), np.where(speakers == "", table["id"].to_numpy(dtype=object), speakers))]
+    if known:
+        per_speaker = np.stack([scores[speakers == s].mean(0) for s in known])
+        speaker_truth = np.array([truth[speakers == s][0] for s in known])
+        units.append(("speaker", speaker_truth, per_speaker.argmax(1), known))
+    stamps = [*stamps, *(["SYNTHETIC"] if corpus.info["synthetic"] or trained.synthetic else [])]
     rows = []
-    for unit, y, prediction, clusters in (("utterance", truth, scores.argmax(1), speakers),
-                                          ("speaker", speaker_truth, per_speaker.argmax(1), known)):
+    for unit, y, prediction, clusters in units:
         counts = metrics.confusion(y, prediction, range(len(task.classes)))
         rows.append(results.result_row(
             "evaluate", "WAR", metrics.war(y, prediction), len(y),
@@ -94,12 +144,8 @@ def score_part(trained, corpora, part, table, batch_size):
             chance=float(np.bincount(y).max() / len(y)), classes=list(task.classes), confusion=counts.tolist(),
             system=trained.experiment.name, experiment=trained.experiment.name, target="gender", split=f"{part}, per {unit}",
             corpus={"name": corpus.name, "fingerprint": corpus.fingerprint},
-            checkpoint={"hash": trained.hash, "step": trained.step}, stamps=_stamps(trained, corpus)))
+            checkpoint={"hash": trained.hash, "step": trained.step}, stamps=stamps, notes=list(notes)))
     return rows
-
-
-def _stamps(trained, corpus):
-    return ["SYNTHETIC"] if corpus.info["synthetic"] or trained.synthetic else []
 
 
 def score_rows(network, params, stats, corpora, table, mesh, batch_size):
@@ -155,7 +201,7 @@ def predict(network, params, stats, corpora, table, mesh, batch_size):
     total, count = np.zeros((len(table), task.num_outputs)), np.zeros(len(table))
     for (_, members), batch in zip(groups, batches.ahead(make, groups), strict=True):
         scores = np.asarray(scores_of(params, stats, sharding.put(batch, mesh)))
-        for piece, score in zip(members, scores):
+        for piece, score in zip(members, scores, strict=False):  # the last batch has empty rows
             total[piece.row] += score
             count[piece.row] += 1
     return (total / count[:, None]).astype(np.float32)

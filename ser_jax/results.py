@@ -204,7 +204,7 @@ def _cells(row):
         ":".join(pooling) or Path(features.get("path") or "-").name,
         row.get("target"),
         row.get("head"),
-        protocol.get("name"),
+        protocol.get("name") or row.get("split"),
         metric,
         format_value(metric, row["value"]),
         interval,

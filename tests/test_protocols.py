@@ -38,7 +38,7 @@ corpora = st.lists(
 
 @pytest.mark.parametrize("name", ["loso", "losso", "kfold"])
 @given(rows=corpora, seed=st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_speakers_are_disjoint_and_every_id_is_tested_once(name, rows, seed):
     speakers, labels = zip(*rows)
     table = _table(list(speakers), list(labels), session=[f"session {speaker}" for speaker in speakers])

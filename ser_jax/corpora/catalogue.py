@@ -41,7 +41,7 @@ ENTRIES = (
     Entry(
         "tedlium", "English TED talks, releases 1, 2 and 3 (Rousseau et al. 2012, 2014; Hernandez et al. 2018)",
         "118 h, 207 h and 452 h in releases 1, 2 and 3",
-        "text, speaker, gender where the release tells it, talk as session and chunk_of, official split",
+        "text, speaker, gender where the release tells it, talk as session, official split",
         "CC BY-NC-ND 3.0", "https://www.openslr.org/51",
         "[tfds,beam] only with via=tfds",
         "https://www.openslr.org/7, /19, /51; give the unpacked folder or the archive",

@@ -14,9 +14,8 @@ import threading
 from concurrent import futures
 from pathlib import Path
 
-from ser_jax.corpora import READERS
+from ser_jax.corpora import READERS, takes_option
 from ser_jax.corpora import reader as make_reader
-from ser_jax.corpora import takes_option
 from ser_jax.errors import DONE, SAVED, UsageError, UserError
 from ser_jax.files import canonical_hash, read_json, write_json
 from ser_jax.progress import Progress, format_seconds

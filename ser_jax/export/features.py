@@ -3,12 +3,14 @@
 Formats, by the end of the name: `.parquet` (of choice: column `embedding` is FixedSizeList<float32>, metadata is JSON
 under the schema key `ser_jax`), `.npz` (one array per column, no pickle) and `.csv` (columns e0, e1, …; metadata in
 `<file>.json` beside it). Float32 values survive each of them bit for bit. A file made elsewhere needs only `id` and the
-embedding.
+embedding. With a column `frame` (pooling "none") a piece of an utterance has one row per frame.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -68,7 +70,8 @@ def read_features(path):
     stderr.
 
     Raises:
-      UserError: missing, of unknown format, damaged, without ids or embedding, or with repeated (id, chunk).
+      UserError: missing, of unknown format, damaged, without ids or embedding, or with repeated (id, chunk), or
+        (id, chunk, frame) where there are frames.
     """
     path = Path(path)
     reader = _for_format({".parquet": _read_parquet, ".npz": _read_npz, ".csv": _read_csv}, path)
@@ -86,13 +89,16 @@ def read_features(path):
             file=sys.stderr,
         )
         metadata = {"kind": "unknown"}
-    features = Features(table, embedding, metadata)
-    twice = features.table.duplicated(["id", "chunk"])
+    try:
+        features = Features(table, embedding, metadata)
+    except (ValueError, TypeError) as error:  # e.g. a word in a column of numbers
+        raise UserError(f"{path}: a column does not hold what it should ({_one_line(error)})") from None
+    key = _key(features.table)
+    twice = features.table.duplicated(key)
     if twice.any():
         row = features.table[twice].iloc[0]
-        raise UserError(
-            f"{path}: {int(twice.sum())} rows repeat an id and chunk, first {row['id']!r} chunk {row['chunk']}"
-        )
+        first = " ".join([repr(row["id"]), *(f"{name} {row[name]}" for name in key[1:])])
+        raise UserError(f"{path}: {int(twice.sum())} rows repeat an {' and '.join(key)}, first {first}")
     now = content_hash(features)
     if metadata.get("features_hash") not in (None, now):
         print(
@@ -104,12 +110,22 @@ def read_features(path):
 
 
 def write_features(features, path):
-    """Writes features atomically and returns their `features_hash`; the format follows from the end of `path`."""
+    """Writes features atomically and returns their `features_hash`; the format follows from the end of `path`.
+
+    Raises:
+      UserError: unknown format, or no space left (nothing is left half-written).
+    """
     path = Path(path)
     writer = _for_format({".parquet": _write_parquet, ".npz": _write_npz, ".csv": _write_csv}, path)
     metadata = {**features.metadata, "features_hash": content_hash(features)}
     json.dumps(metadata, allow_nan=False)  # fail before anything is written
-    writer(features, metadata, path)
+    try:
+        writer(features, metadata, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise
+        reason = os.strerror(error.errno).lower()
+        raise UserError(f"{path}: {reason}; free some space and run the same command again") from None
     features.metadata = metadata
     return metadata["features_hash"]
 
@@ -117,9 +133,10 @@ def write_features(features, path):
 def content_hash(features):
     """Hash of rows and embeddings: the same for each file format and order of rows; metadata is not in it."""
     table = features.table
-    order = np.lexsort([table["chunk"].to_numpy(), table["id"].to_numpy(dtype="U")])
+    key = _key(table)
+    order = np.lexsort([table[name].to_numpy(dtype="U" if name == "id" else None) for name in reversed(key)])
     digest = hashlib.sha256()
-    for column in COLUMNS:
+    for column in (*COLUMNS, *key[2:]):
         values = table[column].to_numpy()[order]
         if column in TEXT_COLUMNS:
             digest.update(json.dumps([column, values.tolist()]).encode())
@@ -141,6 +158,11 @@ def extractor_hash(metadata, dimension):
     )
 
 
+def _key(table):
+    """Names of the columns that tell the rows apart."""
+    return ["id", "chunk", "frame"] if "frame" in table else ["id", "chunk"]
+
+
 def _complete(table):
     """The table with all COLUMNS in order and of fixed types, then the others."""
     import pandas as pd
@@ -160,6 +182,8 @@ def _complete(table):
             kind = np.int64 if column == "chunk" else bool
             columns[column] = np.zeros(len(table), kind) if given is None else given.fillna(0).to_numpy().astype(kind)
     others = {column: table[column].to_numpy() for column in table.columns if column not in COLUMNS}
+    if "frame" in others:
+        others["frame"] = others["frame"].astype(np.int64)
     complete = pd.DataFrame(columns | others, index=range(len(table)))
     return complete.astype(dict.fromkeys(TEXT_COLUMNS, "str"))
 
@@ -250,10 +274,10 @@ def _write_csv(features, metadata, path):
     table = pa.Table.from_pandas(features.table, preserve_index=False)
     for number, values in enumerate(features.embedding.T):
         table = table.append_column(f"e{number}", pa.array(np.ascontiguousarray(values)))
-    # The sidecar first: a reader never sees new rows with the metadata missing.
-    write_json(_sidecar(path), metadata)
     with atomic_path(path) as temporary:
         pc.write_csv(table.replace_schema_metadata(None), str(temporary))
+        # Before the rename of the rows: a reader never sees new rows with the metadata missing.
+        write_json(_sidecar(path), metadata)
 
 
 def _read_csv(path):

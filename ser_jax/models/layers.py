@@ -18,6 +18,10 @@ class BatchNorm(nnx.Module):
     In inference mode it is an affine map per channel, so rows of a batch do not see each other. Under a mesh the mean is
     over the global batch.
 
+    It also holds the bias of the convolution before it. In training that bias cancels against the batch mean, so its
+    gradient is zero and adding it to the whole activation would be a pass over memory for nothing; it only enters the
+    running mean. (The published parameter counts include these biases.)
+
     Args:
       features: C.
       decay: running statistics keep this share per step.
@@ -25,6 +29,7 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, features, *, decay=0.9, epsilon=1e-5):
+        self.input_bias = nnx.Param(jnp.zeros(features))
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
         self.mean = nnx.BatchStat(jnp.zeros(features))
@@ -37,9 +42,10 @@ class BatchNorm(nnx.Module):
         weight = mask.astype(x.dtype)
         if self.use_running_average:
             factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
-            return (x * factor + (self.bias[...] - self.mean[...] * factor)) * weight[..., None]
+            shift = self.bias[...] + (self.input_bias[...] - self.mean[...]) * factor
+            return (x * factor + shift) * weight[..., None]
         y, mean, var = normalise(x, weight, self.scale[...], self.bias[...], self.epsilon)
-        self.mean[...] = self.decay * self.mean[...] + (1 - self.decay) * mean
+        self.mean[...] = self.decay * self.mean[...] + (1 - self.decay) * (mean + self.input_bias[...])
         self.var[...] = self.decay * self.var[...] + (1 - self.decay) * var
         return y
 
@@ -90,30 +96,40 @@ normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def conv1d(c_in, c_out, kernel, *, rngs):
-    """Stride-1 SAME convolution, channels last."""
-    return nnx.Conv(c_in, c_out, (kernel,), kernel_init=he_uniform, rngs=rngs)
+    """Stride-1 SAME convolution, channels last; its bias lives in the `BatchNorm` that follows."""
+    return nnx.Conv(c_in, c_out, (kernel,), use_bias=False, kernel_init=he_uniform, rngs=rngs)
 
 
 class PatchConv(nnx.Module):
-    """Convolution of a one-channel signal whose stride equals its kernel; an incomplete last patch is not used.
-
-    Written as a weighted sum of the patch's samples: as a matmul over an axis of three it spends more time in a
-    transposition than in all of its arithmetic.
-    """
+    """Convolution of a one-channel signal whose stride equals its kernel; an incomplete last patch is not used."""
 
     def __init__(self, c_out, kernel, *, rngs):
         self.kernel = nnx.Param(he_uniform(rngs.params(), (kernel, c_out)))
-        self.bias = nnx.Param(jnp.zeros(c_out))
 
     def __call__(self, x):
         """f32[B, T] -> f32[B, T // kernel, c_out]."""
-        size = self.kernel.shape[0]
+        size, c_out = self.kernel.shape
         steps = x.shape[1] // size
-        patches = x[:, : steps * size].reshape(x.shape[0], steps, size, 1)
-        return sum(patches[:, :, k] * self.kernel[k] for k in range(size)) + self.bias[...]
+        return _thin_matmul(x[:, : steps * size].reshape(-1, size), self.kernel[...]).reshape(x.shape[0], steps, c_out)
 
 
 @jax.custom_vjp
+def _thin_matmul(x, kernel):
+    """f32[N, K] @ f32[K, C] for a K of a few: its weight gradient is K vector-matrix products.
+
+    (As one matmul that gradient spends a tenth of a whole training step on a CPU in a transposition.)
+    """
+    return x @ kernel
+
+
+def _thin_matmul_backward(residual, gradient):
+    x, kernel = residual
+    return gradient @ kernel.T, jnp.stack([x[:, k] @ gradient for k in range(kernel.shape[0])])
+
+
+_thin_matmul.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _thin_matmul_backward)
+
+
 def max_pool3(x):
     """Maximum over windows of three, stride three: f32[B, T, C] -> f32[B, T // 3, C].
 
@@ -121,26 +137,29 @@ def max_pool3(x):
     gradient of `.reshape(…).max(axis)` was found wrong in deep nets on XLA:CPU, and `nnx.max_pool` (select-and-scatter)
     is 4–5 times slower there.
     """
-    return _max_pool3_forward(x)[0]
-
-
-def _max_pool3_forward(x):
     batch, time, channels = x.shape
-    windows = x[:, : time // 3 * 3].reshape(batch, time // 3, 3, channels)
+    return _max_of_three(x[:, : time // 3 * 3].reshape(batch, time // 3, 3, channels))
+
+
+@jax.custom_vjp
+def _max_of_three(windows):
+    """f32[B, S, 3, C] -> f32[B, S, C]."""
+    return _max_of_three_forward(windows)[0]
+
+
+def _max_of_three_forward(windows):
     a, b, c = windows[:, :, 0], windows[:, :, 1], windows[:, :, 2]
     pooled = jnp.maximum(jnp.maximum(a, b), c)
     first = jnp.where(a == pooled, 0, jnp.where(b == pooled, 1, 2)).astype(jnp.int8)
-    return pooled, (first, jnp.zeros((0, time), x.dtype))
+    return pooled, first
 
 
-def _max_pool3_backward(residual, gradient):
-    first, shape = residual
-    batch, steps, channels = gradient.shape
-    spread = jnp.stack([jnp.where(first == k, gradient, 0) for k in range(3)], axis=2).reshape(batch, steps * 3, channels)
-    return (jnp.pad(spread, ((0, 0), (0, shape.shape[1] - steps * 3), (0, 0))),)
+def _max_of_three_backward(first, gradient):
+    chosen = first[:, :, None] == jnp.arange(3, dtype=jnp.int8)[:, None]
+    return (jnp.where(chosen, gradient[:, :, None], 0),)
 
 
-max_pool3.defvjp(_max_pool3_forward, _max_pool3_backward)
+_max_of_three.defvjp(_max_of_three_forward, _max_of_three_backward)
 
 
 def pool_mask(mask, factor):

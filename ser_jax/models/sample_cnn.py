@@ -4,6 +4,7 @@ Shapes: B batch, T samples, S steps of a layer, C channels, K classes.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,10 @@ class SampleCNNConfig:
       final_filters: maps of the feature layer; mean and maximum over time make the embedding (768 -> 1536 values).
       final_kernel: 1 or 3, kernel of the feature layer.
       dropout: on the feature layer, before the time-distributed dense layer.
+      feature_layer: the tap that is embedded unless another is asked for.
     """
+
+    feature_layer: ClassVar[str] = "features"
 
     stem_filters: int = 128
     stem_stride: int = 3

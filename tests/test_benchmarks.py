@@ -1,0 +1,89 @@
+"""Every benchmark runs at a tiny size and ends with its ratio."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(script, *options):
+    """(stdout lines, content of the JSON) of a benchmark in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--quick", *map(str, options)],
+                          capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+def check(lines, path):
+    """The last line is the ratio, equal to the last one of the JSON, which also has facts and table."""
+    what, _, value = lines[-1].removeprefix("ratio: ").rpartition(" = ")
+    content = json.loads(path.read_text())
+    assert lines[-1].startswith("ratio: ") and math.isfinite(float(value)) and float(value) > 0
+    assert content["ratios"][what] == pytest.approx(float(value), abs=6e-4)
+    assert content["table"] and {"cpu", "threads", "versions", "load_start", "load_end"} <= content["machine"].keys()
+    return content
+
+
+def test_input_pipeline(tmp_path):
+    content = check(run("input_pipeline", "--json", tmp_path / "out.json"), tmp_path / "out.json")
+    assert [row["pipeline"] for row in content["table"]] == ["ser_jax, threads", "ser_jax, 2 workers"]
+
+
+def test_pitch_baseline(tmp_path):
+    pytest.importorskip("librosa", reason="needs librosa")
+    content = check(run("pitch_baseline", "--json", tmp_path / "out.json"), tmp_path / "out.json")
+    # Tones at 110 and 210 Hz: the baseline must tell them apart on speakers it has not seen.
+    assert [float(row["accuracy"]) for row in content["table"]] == [1.0, 1.0]
+    assert 120 < content["decision_hz"] < 190
+
+
+def test_egemaps_features(tmp_path):
+    pytest.importorskip("opensmile", reason="needs the [opensmile] extra")
+    from ser_jax.export.features import read_features
+
+    out = tmp_path / "egemaps.parquet"
+    check(run("egemaps_features", "--json", tmp_path / "out.json", "--out", out), tmp_path / "out.json")
+    features = read_features(out)
+    assert features.embedding.shape == (12, 88) and np.isfinite(features.embedding).all()
+    pitch = features.embedding[:, features.metadata["names"].index("F0semitoneFrom27.5Hz_sma3nz_amean")]
+    female = (features.table["gender"] == "female").to_numpy()
+    assert pitch[female].min() > pitch[~female].max()
+
+
+@pytest.mark.slow
+def test_sample_cnn_step(tmp_path):
+    pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
+    lines = run("sample_cnn_step", "--json", tmp_path / "out.json")
+    content = check(lines, tmp_path / "out.json")
+    assert sum(line.startswith("same net") for line in lines) == 2
+    assert [row["step"] for row in content["table"]] == ["ser_jax", "torch Conv1d", "torch channels_last"]
+
+
+@pytest.mark.slow
+def test_sample_cnn_export(tmp_path):
+    pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
+    content = check(run("sample_cnn_export", "--json", tmp_path / "out.json"), tmp_path / "out.json")
+    assert 0 < content["padding"]["ends"] < 0.2
+
+
+def test_ratio_is_the_median_within_rounds(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import timing
+
+    ticks = iter(np.cumsum([0, 1, 0, 2, 0, 20, 0, 10, 0, 3, 0, 6]).astype(float))  # begin and end of six calls
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
+    calls = []
+    seconds = timing.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, warmup=0)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    # Round two was ten times slower for both: the ratio of the medians would be 3 / 6 here too, of the means 0.5;
+    # the rounds' ratios are 1/2, 10/20, 3/6.
+    assert seconds["wall"]["a"].tolist() == [1, 10, 3] and seconds["wall"]["b"].tolist() == [2, 20, 6]
+    assert timing.ratio(seconds, "a", "b")["wall"] == 0.5
