@@ -5,12 +5,15 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= demo,dev
 PYTEST ?=
-BIN := $(VENV)/bin
 
-.PHONY: demo test install check lint clean
+BIN := $(VENV)/bin
+comma := ,
+STAMP := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
+
+.PHONY: demo test lint install check clean
 
 demo: install
-	$(BIN)/ser-jax demo --out demo
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/ser-jax demo --out demo
 
 test: install
 	$(BIN)/python -m pytest $(PYTEST)
@@ -18,20 +21,21 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 
-install: check $(VENV)/installed-$(subst $(eval ) ,,$(subst $(,),-,$(EXTRAS)))
+install: check $(STAMP)
 
 check:
-	@for tool in git $(PYTHON); do command -v $$tool >/dev/null || { echo "missing: $$tool"; exit 1; }; done
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "missing: Python >= 3.11 (PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>&1))"; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: the venv module of $(PYTHON) (Debian: python3-venv)"; exit 1; }
+	@missing=""; \
+	command -v git >/dev/null || missing="$$missing git"; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || missing="$$missing Python>=3.11(PYTHON=$(PYTHON))"; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing venv(Debian:python3-venv)"; \
+	test -z "$$missing" || { echo "missing:$$missing"; exit 1; }
 
-$(VENV)/installed-%: setup.py pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@device=$$(sh launch/jax_build.sh); echo "install: jax for $$device"; \
-	 case $$device in cuda) jax="jax[cuda13]" ;; tpu) jax="jax[tpu]" ;; *) jax=jax ;; esac; \
-	 $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$jax>=0.10,<0.13" -e ".[$(EXTRAS)]"
-	touch $@
+$(STAMP): setup.py pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@build=$$(sh launch/jax_build.sh); echo "installing into $(VENV): jax for $$build, extras $(EXTRAS)"; \
+	case $$build in cuda) jax="jax[cuda13]" ;; tpu) jax="jax[tpu]" ;; *) jax="jax" ;; esac; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$jax>=0.10,<0.13" -e ".[$(EXTRAS)]"
+	@touch $(STAMP)
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

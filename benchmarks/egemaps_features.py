@@ -44,7 +44,7 @@ def extract(corpus, workers=2):
     spawn = multiprocessing.get_context("spawn")
     with (concurrent.futures.ProcessPoolExecutor(workers, spawn, _open, (str(corpus.path),)) as pool,
           Progress(len(corpus), f"{FEATURE_SET} {corpus.name}") as progress):
-        for value, names in pool.map(_functionals, rows, chunksize=8):
+        for value, names in pool.map(_functionals, rows, chunksize=8):  # noqa: B007
             values.append(value)
             progress.update()
     return np.stack(values), names

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import timing
 
-SKIPPED = 2  # batches at the start of a turn that are not timed
+SKIPPED = 40  # batches at the start of a turn that are not timed: more than the readers of both workers have in hand
 
 
 def main():
@@ -60,7 +60,7 @@ def main():
                   for name, workers in (("threads", 0), ("2 workers", 2))}
         if dataset:
             makers["tf.data"] = functools.partial(theirs, dataset, corpus, args.batch, threads)
-        seconds = run_rounds(makers, args.rounds, args.batches)
+        seconds = run_rounds(makers, args.rounds, args.batches, 2 if args.quick else SKIPPED)
     count, median = args.batch * args.batches, timing.medians(seconds)
     rows = [[name, f"{count / median[name]['wall']:.1f}", f"{1000 * median[name]['cpu'] / count:.2f}"] for name in makers]
     other = list(makers)[-1]
@@ -72,15 +72,15 @@ def main():
                    f"utterances/s, ser_jax, threads / {other}": by["wall"]}, args.json, batch=args.batch)
 
 
-def run_rounds(makers, rounds, batches):
-    """{clock: {name: float64[rounds]}}: seconds for `batches` batches, every maker once per round, in turn."""
+def run_rounds(makers, rounds, batches, skipped):
+    """{clock: {name: float64[rounds]}}: seconds for `batches` batches after `skipped` ones, all makers in each round."""
     names = list(makers)
     seconds = {clock: {name: np.zeros(rounds) for name in names} for clock in timing.CLOCKS}
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             iterator = makers[name]()
-            for _ in range(SKIPPED):
+            for _ in range(skipped):
                 batch = next(iterator)
             if sorted(batch) != ["label", "length", "speech"] or batch["speech"].dtype != np.int16:
                 raise SystemExit(f"{name}: another batch than agreed: { {key: value.dtype for key, value in batch.items()} }")

@@ -4,6 +4,8 @@ import errno
 import functools
 import hashlib
 import json
+import logging
+import os
 from pathlib import Path
 
 import jax
@@ -46,7 +48,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exc):
-        with _full_disk_named(self.folder):
+        with full_disk_named(self.folder):
             self._checkpointer.close()
 
     @property
@@ -55,21 +57,30 @@ class Checkpoints:
         return self._checkpointer.latest.step if self._checkpointer.latest else None
 
     @property
+    def scored(self):
+        """Whether the newest committed checkpoint carries metrics, i.e. was saved after an evaluation of its step."""
+        return bool(self._checkpointer.latest and self._checkpointer.latest.metrics)
+
+    @property
     def best(self):
         """The best value of the metric among the kept checkpoints, or −inf."""
         values = [info.metrics[self._metric] for info in self._checkpointer.checkpoints if info.metrics]
         return max(values, default=-np.inf)
 
-    def save(self, step, state, metrics=None):
-        """Starts saving `state` (dict of params, stats, opt, step); the write goes on in the background."""
+    def save(self, step, state, metrics=None, overwrite=False):
+        """Starts saving `state` (dict of params, stats, opt, step); the write goes on in the background.
+
+        Args:
+          overwrite: replace the checkpoint of this step.
+        """
         parts = {"model": {name: state[name] for name in ("params", "stats")},
                  "training": {name: state[name] for name in ("opt", "step")}}
-        with _full_disk_named(self.folder):
-            self._checkpointer.save_checkpointables_async(step, parts, force=True, metrics=metrics)
+        with full_disk_named(self.folder):
+            self._checkpointer.save_checkpointables_async(step, parts, force=True, overwrite=overwrite, metrics=metrics)
 
     def wait(self):
         """Blocks until what was saved is committed."""
-        with _full_disk_named(self.folder):
+        with full_disk_named(self.folder):
             self._checkpointer.wait()
 
     def restore(self, target):
@@ -108,7 +119,7 @@ class Trained:
             self.step = _choose(steps, step, self.network.task.eval_metric, workdir)
             abstract = jax.eval_shape(lambda: self.network.init(0))
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract)
-            model = checkpointer.load_checkpointables(self.step, {"model": dict(zip(("params", "stats"), target))})["model"]
+            model = checkpointer.load_checkpointables(self.step, {"model": dict(zip(("params", "stats"), target, strict=True))})["model"]
         self.params, self.stats = model["params"], model["stats"]
         self.hash = tree_hash(model)
         prepared = read_json(self.workdir / "config.json").get("prepared", [])
@@ -145,22 +156,37 @@ def tree_hash(tree):
     return digest.hexdigest()[:16]
 
 
-class _full_disk_named:
-    """Turns a full disk, however deep Orbax wraps it, into one line that names the folder."""
+class full_disk_named:
+    """Turns a full disk, however deep Orbax wraps it, into one line that names the folder.
+
+    Orbax also logs the traceback of each thread that failed; of a full disk these are left out (unless SER_JAX_DEBUG).
+    """
 
     def __init__(self, folder):
         self.folder = folder
 
     def __enter__(self):
+        if not os.environ.get("SER_JAX_DEBUG"):
+            logging.getLogger("absl").addFilter(_not_of_full_disk)  # adding it again does nothing
         return self
 
     def __exit__(self, kind, error, traceback):
-        cause = error
-        while cause is not None:
-            text = str(cause)
-            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-            if full or "No space left" in text or "File too large" in text or "RESOURCE_EXHAUSTED" in text:
-                raise UserError(f"no space left while saving to {self.folder}; the last committed checkpoint is intact, "
-                                "free some space and run the same command again") from error
-            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, Exception) and not isinstance(error, UserError) and _disk_is_full(error):
+            raise UserError(f"no space left while saving to {self.folder}; the last committed checkpoint is intact, "
+                            "free some space and run the same command again") from error
         return False
+
+
+def _disk_is_full(error):
+    texts = ("No space left on device", "File too large", "Disk quota exceeded")  # TensorStore's errors carry no errno
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or any(text in str(error) for text in texts):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _not_of_full_disk(record):
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not _disk_is_full(error)

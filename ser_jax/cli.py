@@ -1,14 +1,13 @@
 """The `ser-jax` command: one verb per step of the chain. Verbs are imported when they are called, so `--help` is quick."""
 
 import argparse
-import difflib
 import errno
 import importlib
 import os
 import sys
 
 from ser_jax import __version__
-from ser_jax.errors import FAILED, WRONG_USE, UserError
+from ser_jax.errors import FAILED, WRONG_USE, UserError, suggestion
 
 VERBS = {
     "prepare": ("ser_jax.corpora.prepare", "a corpus as you have it -> a prepared corpus (one record schema, 16 kHz, checked)"),
@@ -46,8 +45,7 @@ def _run(argv):
         return 0
     verb = argv[0]
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        print(f"ser-jax: no verb {verb!r}; " + (f"did you mean {near[0]}?" if near else "see ser-jax --help"), file=sys.stderr)
+        print(f"ser-jax: no verb {verb!r}{suggestion(verb, VERBS)}; see ser-jax --help", file=sys.stderr)
         return WRONG_USE
     module = importlib.import_module(VERBS[verb][0])
     parser = argparse.ArgumentParser(prog=f"ser-jax {verb}", description=module.__doc__, epilog=f"example: {module.EXAMPLE}",

@@ -4,7 +4,6 @@ Nothing here imports jax: a config must be readable by `--help`, by tests and by
 """
 
 import dataclasses
-import difflib
 import importlib.util
 import json
 import sys
@@ -13,7 +12,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from ser_jax.errors import UsageError
+from ser_jax.errors import UsageError, suggestion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +100,8 @@ def load(path, overrides=()):
     """
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.py")], n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]}?" if near else "; see configs/ for the ones that come with the project"
-        raise UsageError(f"no config file {path}{hint}")
+        there = [str(near) for near in Path("configs").rglob("*.py")]
+        raise UsageError(f"no config file {path}{suggestion(path, there)}; configs/ has those of the project")
     if path.suffix == ".json":
         experiment = from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
     else:
@@ -133,9 +131,8 @@ def _replace(node, names, text, key):
     fields = {field.name for field in dataclasses.fields(node)}
     name = names[0]
     if name not in fields:
-        near = difflib.get_close_matches(name, sorted(fields), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(fields))}"
-        raise UsageError(f"--set {key}: no field {name!r} in {type(node).__name__}; {hint}")
+        raise UsageError(f"--set {key}: no field {name!r} in {type(node).__name__}{suggestion(name, fields)}; "
+                         f"known: {', '.join(sorted(fields))}")
     value = getattr(node, name)
     if len(names) > 1:
         if not dataclasses.is_dataclass(value):

@@ -1,10 +1,8 @@
 """Optimisers and learning-rate schedules by name."""
 
-import difflib
-
 import optax
 
-from ser_jax.errors import UsageError
+from ser_jax.errors import UsageError, suggestion
 
 OPTIMISERS = {
     "adam": lambda schedule, config: optax.adam(schedule, eps=config.epsilon),
@@ -49,5 +47,4 @@ def schedule(config, steps):
 
 
 def _unknown(field, name, known):
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"{field}={name}: " + (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}")
+    return f"{field}={name}: unknown{suggestion(name, known)}; known: {', '.join(known)}"

@@ -22,10 +22,11 @@ class RunLog:
       workdir: folder of the run. Lines of metrics.jsonl later than `start` (taken, then lost with the process) are cut.
       settings: config.Train.
       start: steps already taken.
+      evaluated: last step whose evaluation counts; a later one will be done again.
       lead: whether this process writes.
     """
 
-    def __init__(self, workdir, settings, start, lead):
+    def __init__(self, workdir, settings, start, evaluated, lead):
         self.settings, self.lead, self.workdir = settings, lead, workdir
         self._seconds = collections.Counter()
         self._since, self._since_step, self._finished = time.monotonic(), start, start
@@ -34,7 +35,8 @@ class RunLog:
         if lead:
             path = workdir / "metrics.jsonl"
             if path.exists():
-                kept = [record for record in read_jsonl(path) if record["step"] <= start]
+                until = {"train": start, "eval": evaluated}
+                kept = [record for record in read_jsonl(path) if record["step"] <= until[record["kind"]]]
                 write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
             self._writer = JsonlWriter(path)
             if settings.tensorboard:
@@ -64,12 +66,23 @@ class RunLog:
         values = {name: float(value) for name, value in metrics.items()}
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
-                raise UserError(
-                    f"{name} is {values[name]} at step {step}; the last good checkpoint is kept in {self.workdir}. "
-                    "Lower optim.learning_rate or set optim.clip_norm, and run in a new --workdir")
+                self._stop(step, f"{name} is {values[name]}")
         every = self.settings.log_every
         if (every and step % every == 0) or step == self.settings.steps:
             self._log(step, values)
+
+    def check(self, step, finite):
+        """Stops before a state that is not finite is saved: its loss would tell only in the step after.
+
+        Args:
+          finite: bool array, of the whole state after `step`.
+        """
+        if not finite:
+            self._stop(step, "the updated model is not finite")
+
+    def _stop(self, step, what):
+        raise UserError(f"{what} at step {step}; the last good checkpoint is kept in {self.workdir}. "
+                        "Lower optim.learning_rate or set optim.clip_norm, and run in a new --workdir")
 
     def _log(self, step, values):
         now = time.monotonic()

@@ -6,6 +6,7 @@ functions of (seed, step), so a run that was killed continues bit for bit on the
 
 import argparse
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -48,13 +49,16 @@ def train(experiment, workdir, *, stop_after=None):
     import optax
 
     from ser_jax import optim, sharding
-    from ser_jax.checkpoint import Checkpoints
+    from ser_jax.checkpoint import Checkpoints, full_disk_named
     from ser_jax.data import pipeline, splits
     from ser_jax.evaluate import score_rows
     from ser_jax.network import Network
     from ser_jax.runlog import RunLog
 
     settings = experiment.train
+    for name in ("steps", "batch_size", "keep"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"train.{name}={getattr(settings, name)}: must be at least 1")
     lead = jax.process_index() == 0
     workdir = Path(workdir)
 
@@ -88,22 +92,28 @@ def train(experiment, workdir, *, stop_after=None):
         return {"params": params, "stats": stats, "opt": opt, "step": state["step"] + 1}, metrics
 
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+    all_finite = jax.jit(lambda state: jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all(),
+                         out_shardings=sharding.replicated(mesh))
 
-    with Checkpoints(workdir, settings.keep, task.eval_metric) as checkpoints, _StopRequest() as stop:
+    with (full_disk_named(workdir), Checkpoints(workdir, settings.keep, task.eval_metric) as checkpoints,
+          _StopRequest() as stop):
         # ------------------------------------------------------------ resume order: 1 checkpoint of the workdir, 2 fresh
-        if checkpoints.latest is not None:
+        start, saved = checkpoints.latest or 0, checkpoints.latest
+        if saved is not None:
             target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
-            state, start = checkpoints.restore(target), checkpoints.latest
+            state = checkpoints.restore(target)
         else:
-            state, start = jax.jit(init, out_shardings=shardings)(), 0
-        log = RunLog(workdir, settings, start, lead)
+            state = jax.jit(init, out_shardings=shardings)()
+        # a run stopped where an evaluation was due saved first, to be quick: the evaluation is made up for now
+        evaluated = start if checkpoints.scored or not _due(start, settings.eval_every) else start - 1
+        log = RunLog(workdir, settings, start, evaluated, lead)
         log.say(f"{experiment.name}: {sum(p.size for p in jax.tree.leaves(state['params'])):,} parameters, "
                 f"{(table['part'] == 'train').sum():,} utterances, {mesh.size} {jax.devices()[0].platform} devices, "
                 + (f"continues at step {start}" if start else f"{settings.steps} steps"))
         batches = pipeline.training_batches(corpora, table, task, experiment.data, settings.batch_size, start,
                                             jax.process_count(), jax.process_index())
         dev = table[table["part"] == "dev"]
-        step, saved, evaluated, pending = start, start if start else None, start, None
+        step, pending = start, None
 
         # ------------------------------------------------------------ evaluate, save, next batch, step, log: in this order
         while True:
@@ -112,15 +122,18 @@ def train(experiment, workdir, *, stop_after=None):
             scores = None
             if len(dev) and step > evaluated and (last or _due(step, settings.eval_every)) and not stopping:
                 log.finish(pending)
+                log.check(step, all_finite(state))
                 with log.timed("eval"):
                     scores = score_rows(network, state["params"], state["stats"], corpora, dev, mesh, settings.batch_size)
                 evaluated = step
                 log.write("eval", step, scores)
             better = scores is not None and scores[task.eval_metric] > checkpoints.best
-            if step != saved and (last or stopping or better or _due(step, settings.save_every)):
-                log.finish(pending)  # raises before a state that is not finite could be saved
+            wanted = last or stopping or better or _due(step, settings.save_every)
+            if wanted if step != saved else scores is not None:
+                log.finish(pending)  # this and the check raise before a state that is not finite could be saved
+                log.check(step, all_finite(state))
                 with log.timed("save"):
-                    checkpoints.save(step, state, scores)
+                    checkpoints.save(step, state, scores, overwrite=step == saved)
                 saved = step
             if last or stopping:
                 log.finish(pending)
@@ -156,11 +169,14 @@ def _prepare_workdir(workdir, experiment, corpora, table):
     path = workdir / "config.json"
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in value if key not in FREE and value[key] != old.get(key)]
-        changed += [f"{part}.{name}" for part, free in FREE.items() for name in value[part]
-                    if name not in free and value[part][name] != old[part].get(name)]
+        changed = ["the content of data.corpora"] if value["prepared"] != old.get("prepared") else []
+        changed += ["name"] if value["name"] != old.get("name") else []
+        for part in ("model", "task", "data", "optim", "train"):
+            now, before = value[part], old.get(part, {})
+            changed += [f"{part}.{name}" for name in sorted(now.keys() | before.keys())
+                        if name not in FREE.get(part, ()) and now.get(name) != before.get(name)]
         if changed:
-            raise UsageError(f"{workdir} belongs to another run ({', '.join(changed)} differ); choose another --workdir")
+            raise UsageError(f"{workdir} belongs to another run: {', '.join(changed)} differ; choose another --workdir")
     write_json(path, value)
     columns = ["corpus", "id", "speaker_id", "gender", "split", "audio_sha256", "part", "refused"]
     with atomic_path(workdir / "pretrained_on.parquet") as temporary:
@@ -178,12 +194,11 @@ class _StopRequest:
         self._several = jax.process_count() > 1
         self._asked = False
         self._old = {}
-        if not self._several:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                try:
-                    self._old[number] = signal.signal(number, self._ask)
-                except ValueError:  # not the main thread: the caller's signals are the caller's affair
-                    break
+        for number in (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._old[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread: the caller's signals are the caller's affair
+                break
         return self
 
     def __exit__(self, *exc):
@@ -193,6 +208,8 @@ class _StopRequest:
     def _ask(self, number, frame):
         self._asked = True
         signal.signal(number, self._old[number])
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)  # which JAX's preemption service watches
 
     def requested(self, step):
         if self._several:

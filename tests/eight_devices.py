@@ -12,7 +12,7 @@ from ser_jax import sharding
 
 
 def gradient(out):
-    net = test_models.Net(test_models.DEEP["A"])
+    net = test_models.Net(test_models.NETS["A"])
     mesh = sharding.mesh()
     batch = dict(zip("xml", test_models.ragged_batch(net.config), strict=True))
     batch = sharding.put(batch, mesh)

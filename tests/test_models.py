@@ -2,11 +2,6 @@
 
 import dataclasses
 import functools
-import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +15,10 @@ from ser_jax.errors import UsageError
 from ser_jax.models import layers
 from ser_jax.models.sample_cnn import SampleCNNConfig
 
-# Depth of the real nets, a few thousand parameters. The two differ in all that a config can choose.
-DEEP = {
-    "A": SampleCNNConfig(stem_filters=6, filters=(6, 6, 8, 8, 8, 8, 10), final_filters=12, dropout=0.0),
-    "B": SampleCNNConfig(stem_filters=6, stem_stride=1, filters=(6, 8, 8, 8, 8, 10), final_filters=12, final_kernel=3,
-                         dropout=0.0),
+# A few thousand parameters each; together they use all that a config can choose. A is as deep as compile time allows.
+NETS = {
+    "A": SampleCNNConfig(stem_filters=6, filters=(6, 6, 8, 8, 8, 10), final_filters=12, dropout=0.0),
+    "B": SampleCNNConfig(stem_filters=6, stem_stride=1, filters=(6, 8, 10), final_filters=12, final_kernel=3, dropout=0.0),
 }
 SMALL = SampleCNNConfig(stem_filters=5, filters=(5, 6, 7), final_filters=8)  # 81 samples per step
 
@@ -113,10 +107,9 @@ class Net:
         rng = np.random.default_rng(seed)
         self.params = _randomised(nnx.to_pure_dict(params), rng, dtype)
         self.stats = _randomised(nnx.to_pure_dict(stats), rng, dtype)
-        # The float64 nets are the reference: what matters is how soon they are compiled.
-        options = {"xla_backend_optimization_level": 0} if dtype == np.float64 else None
-        self.gradient = jax.jit(jax.value_and_grad(self._loss, has_aux=True), compiler_options=options)
-        self.outputs = jax.jit(self._outputs, compiler_options=options)
+        # Leave XLA's options alone: with xla_backend_optimization_level=0 XLA:CPU gives wrong gradients here (jax 0.10.2).
+        self.gradient = jax.jit(jax.value_and_grad(self._loss, has_aux=True))
+        self.outputs = jax.jit(self._outputs)
 
     def _loss(self, params, stats, x, mask, label):
         net = nnx.merge(self.graphdef, params, stats)
@@ -162,11 +155,11 @@ def _relative(a, b):
     return max(np.abs(x - y).max() / max(np.abs(y).max(), floor) for x, y in zip(a, b, strict=True))
 
 
-@pytest.fixture(scope="module", params=sorted(DEEP))
+@pytest.fixture(scope="module", params=sorted(NETS))
 def double(request):
     """A deep net in float64; its functions are called within `jax.enable_x64`."""
     with jax.enable_x64(True):
-        yield Net(DEEP[request.param], np.float64)
+        yield Net(NETS[request.param], np.float64)
 
 
 # ------------------------------------------------------------------------------------------------ PyTorch
@@ -221,7 +214,7 @@ def test_the_same_net_in_pytorch_gives_the_same_numbers_and_gradients(double):
     loss = torch.nn.functional.nll_loss(logits, torch.tensor(label))
     loss.backward()
     (our_loss, (our_logits, our_stats)), gradient = double.gradient(double.params, double.stats, x, mask, label)
-    assert abs(float(our_loss) - float(loss)) < 1e-9 * float(loss)
+    assert float(our_loss) == pytest.approx(loss.item(), rel=1e-9)
     assert _relative(our_logits, logits.detach().numpy()) < 1e-9
     assert _relative(gradient, jax.tree.map(lambda leaf: leaf.grad.numpy(), p)) < 1e-7
     assert _relative(our_stats, jax.tree.map(lambda leaf: leaf.detach().numpy(), running)) < 1e-7
@@ -254,7 +247,7 @@ def ragged_batch(config):
 @pytest.fixture(scope="module")
 def single():
     """(loss, gradient) of net A in float32 on one device."""
-    net = Net(DEEP["A"])
+    net = Net(NETS["A"])
     (loss, _), gradient = net.gradient(net.params, net.stats, *ragged_batch(net.config))
     return float(loss), jax.tree.map(np.asarray, gradient)
 
@@ -262,14 +255,13 @@ def single():
 def test_float32_gradients_of_the_deep_net_are_those_of_float64(single):
     """On XLA:CPU the gradient of a pooling written as a reshape was once off by 40 % in deep nets in float32."""
     with jax.enable_x64(True):
-        net = Net(DEEP["A"], np.float64)
+        net = Net(NETS["A"], np.float64)
         x, mask, label = ragged_batch(net.config)
         (loss, _), gradient = net.gradient(net.params, net.stats, x.astype(np.float64), mask, label)
         assert gradient["stem"]["kernel"].dtype == np.float64
-    print(single[0]-float(loss), _relative(single[1], gradient))
     assert single[0] == pytest.approx(float(loss), rel=1e-5)
     assert single[1]["stem"]["kernel"].dtype == np.float32
-    assert _relative(single[1], gradient) < 1e-3
+    assert _relative(single[1], gradient) < 1e-3  # seen: 5e-5
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +277,6 @@ def test_loss_and_gradient_are_the_same_on_eight_devices(single, eight):
     norm = np.sqrt(sum(np.square(leaf).sum() for _, leaf in leaves))
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path)
-        print(name, np.linalg.norm(eight[name] - leaf)/norm)
         assert np.linalg.norm(eight[name] - leaf) < 1e-5 * norm, name
 
 
@@ -359,13 +350,11 @@ def test_equal_maxima_send_the_gradient_where_pytorch_does():
 def test_a_patch_convolution_is_a_strided_convolution(time):
     with jax.enable_x64(True):
         x, cotangent = _random(2, time), _random(2, time // 3, 6, seed=1)
-        patches = layers.PatchConv(6, 3, rngs=nnx.Rngs(0))
-        graphdef, state = nnx.split(patches)
+        graphdef = nnx.graphdef(layers.PatchConv(6, 3, rngs=nnx.Rngs(0)))
         kernel = _random(3, 6, seed=2)
 
         def ours(x, kernel):
-            state["kernel"][...] = kernel
-            return (nnx.merge(graphdef, state)(x) * cotangent).sum()
+            return (nnx.merge(graphdef, {"kernel": kernel})(x) * cotangent).sum()
 
         def theirs(x, kernel):
             y = jax.lax.conv_general_dilated(x[..., None], kernel[:, None], (3,), "VALID",
@@ -433,7 +422,7 @@ def test_no_tap_depends_on_the_padding_or_on_the_other_rows(small, lengths, seed
         assert [int(outputs["taps"][name][1][row].sum()) for name in ("stem", "block_1", "block_2", "block_3", "features")] == steps
 
 
-@pytest.mark.parametrize("length", [81, 161, 245, 400])
+@pytest.mark.parametrize("length", [81, 245])
 def test_padding_gives_what_the_bare_utterance_gives(small, length):
     row = _random(length, dtype=np.float32)
     bare = small.outputs(small.params, small.stats, row[None], np.ones((1, length), bool))
@@ -443,9 +432,9 @@ def test_padding_gives_what_the_bare_utterance_gives(small, length):
     _assert_same_taps(padded, 3, bare, 0)
 
 
-def test_padding_does_not_change_the_loss_or_the_statistics_of_training(small):
+def test_padding_does_not_change_the_loss_or_the_statistics_of_training():
     rows = [_random(length, seed=length, dtype=np.float32) for length in (100, 402, 255, 81)]
-    net = Net(dataclasses.replace(SMALL, dropout=0.0, stem_stride=1, final_kernel=3))
+    net = Net(dataclasses.replace(SMALL, filters=(6,), dropout=0.0, stem_stride=1, final_kernel=3))
     label = np.arange(4) % 2
     loss = jax.jit(net._loss)
     (a, (_, stats_a)), (b, (_, stats_b)) = (loss(net.params, net.stats, *_padded(rows, size), label) for size in (402, 700))

@@ -1,10 +1,9 @@
 """Corpora: official layouts brought to one record schema. `READERS` names the readers; each is imported when used."""
 
-import difflib
 import importlib
 import inspect
 
-from ser_jax.errors import UsageError
+from ser_jax.errors import UsageError, suggestion
 
 READERS = {
     "librispeech": "ser_jax.corpora.librispeech:LibriSpeech",
@@ -27,7 +26,7 @@ def reader(name, source=None, options=None):
       UsageError: unknown corpus, unknown option or a value that does not convert, with the nearest known name.
     """
     if name not in READERS:
-        raise UsageError(f"unknown corpus {name!r}{_nearest(name, READERS)}; known: {', '.join(READERS)}")
+        raise UsageError(f"unknown corpus {name!r}{suggestion(name, READERS)}; known: {', '.join(READERS)}")
     module, _, cls = READERS[name].partition(":")
     cls = getattr(importlib.import_module(module), cls)
     parameters = {key: parameter for key, parameter in inspect.signature(cls).parameters.items() if key != "source"}
@@ -40,7 +39,7 @@ def reader(name, source=None, options=None):
             values[key] = value
         else:
             known = ", ".join(parameters) or "none"
-            raise UsageError(f"{name}: unknown option {key!r}{_nearest(key, parameters)}; known: {known}")
+            raise UsageError(f"{name}: unknown option {key!r}{suggestion(key, parameters)}; known: {known}")
     return cls(source, **values)
 
 
@@ -64,8 +63,3 @@ def _convert(name, key, value, default):
         except ValueError:
             pass
     raise UsageError(f"{name}: option {key}={value} is not of type {type(default).__name__}")
-
-
-def _nearest(word, known):
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

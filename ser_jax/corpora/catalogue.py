@@ -1,13 +1,12 @@
 """list the corpora that can be prepared: size, labels, licence, what each needs and how to get it."""
 
 import dataclasses
-import difflib
 import json
 import shutil
 import sys
 import textwrap
 
-from ser_jax.errors import DONE, UsageError
+from ser_jax.errors import DONE, UsageError, suggestion
 
 EXAMPLE = "ser-jax corpora ravdess"
 
@@ -90,9 +89,7 @@ def run(args):
     entries = [entry for entry in ENTRIES if args.name in (None, entry.name)]
     if not entries:
         names = [entry.name for entry in ENTRIES]
-        near = difflib.get_close_matches(args.name, names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UsageError(f"unknown corpus {args.name!r}{hint}; known: {', '.join(names)}")
+        raise UsageError(f"unknown corpus {args.name!r}{suggestion(args.name, names)}; known: {', '.join(names)}")
     if args.json:
         print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
     elif args.name is None:

@@ -48,7 +48,7 @@ def assign(corpora, data, task):
     held = _hold_out(table[(table["part"] == "train") & (table["refused"] == "")], shares, data.seed)
     for part, speakers in held.items():
         chosen = pandas.MultiIndex.from_frame(table[["corpus", "speaker_id"]]).isin(speakers)
-        table.loc[chosen & (table["part"] == "train"), "part"] = part
+        table.loc[chosen & (table["part"] != ""), "part"] = part  # also out of eval_splits, where the speaker may be too
     table.loc[table["refused"] != "", "part"] = ""
     if not (table["part"] == "train").any():
         reasons = table.loc[table["refused"] != "", "refused"].value_counts().to_dict()
@@ -59,7 +59,8 @@ def assign(corpora, data, task):
 def _hold_out(table, shares, seed):
     """Speakers per held-out part: a share of the speakers of each gender of each corpus, chosen by a hash."""
     held = {part: [] for part in shares}
-    speakers = table[table["speaker_id"] != ""].drop_duplicates(["corpus", "speaker_id"])
+    speakers = table[table["speaker_id"] != ""].sort_values(["corpus", "speaker_id", "gender"])
+    speakers = speakers.drop_duplicates(["corpus", "speaker_id"])  # sorted: the order of the records must not matter
     for _, group in speakers.groupby(["corpus", "gender"], sort=True):
         order = sorted(zip(group["corpus"], group["speaker_id"], strict=True), key=lambda key: _hash(seed, *key))
         first = 0

@@ -1,14 +1,12 @@
 """A frozen checkpoint as a function from pieces of utterances to embeddings."""
 
-import difflib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ser_jax import sharding
 from ser_jax.data import batches
-from ser_jax.errors import UsageError
+from ser_jax.errors import UsageError, suggestion
 from ser_jax.models.layers import masked_max, masked_mean, masked_std
 
 POOLINGS = {"mean": masked_mean, "max": masked_max, "std": masked_std}
@@ -34,11 +32,9 @@ class Embedder:
         self.mesh = sharding.mesh(devices or jax.local_devices())
         taps = jax.eval_shape(self.network.apply, trained.params, trained.stats, self._example())["taps"]
         self.layer = layer or trained.experiment.model.feature_layer
-        if self.layer not in taps:
-            raise UsageError(f"--layer {layer}: " + _meant(layer, taps))
+        _check_name("--layer", self.layer, taps)
         for name in [] if pooling == "none" else pooling.split("+"):
-            if name not in POOLINGS:
-                raise UsageError(f"--pooling {pooling}: " + _meant(name, [*POOLINGS, "none"]))
+            _check_name("--pooling", name, [*POOLINGS, "none"])
         if batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: must be at least 1")
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
@@ -82,6 +78,6 @@ class Embedder:
             yield piece, values[i, : valid[i].sum()] if self.pooling == "none" else values[i]
 
 
-def _meant(word, known):
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
+def _check_name(option, word, known):
+    if word not in known:
+        raise UsageError(f"{option} {word}: unknown{suggestion(word, known)}; known: {', '.join(known)}")
