@@ -154,10 +154,12 @@ def torch_step(config, speech, label, augment, threads, channels_last):
     return run
 
 
-def check_same(config, threads, tolerance=1e-4):
+def check_same(config, threads, tolerance=2e-3):
     """Ends the benchmark unless both frameworks compute the same net from the same, generic weights.
 
-    Compared, dropout off, on two crops: loss and norm of the gradient in training mode, output in inference mode.
+    Compared, dropout off, on two crops: loss and norm of the gradient in training mode, output in inference mode. The
+    tolerance is for the gradient: rounding in float32 grows through nine batch-normalisations (5e-4 seen in net A, with
+    1e-5 in the loss and 2e-7 in the inference output).
     """
     import jax
     import numpy as np

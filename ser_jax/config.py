@@ -6,6 +6,7 @@ Nothing here imports jax: a config must be readable by `--help`, by tests and by
 import dataclasses
 import importlib.util
 import json
+import math
 import sys
 import types
 import typing
@@ -158,7 +159,10 @@ def _coerce(text, kind, key):
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         if kind is int:
             return int(text.replace("_", ""))
-        return kind(text)
+        value = kind(text)
+        if kind is float and not math.isfinite(value):  # config.json could not hold it
+            raise ValueError
+        return value
     except (ValueError, KeyError):
         raise UsageError(f"--set {key}={text}: not a value of type {getattr(kind, '__name__', kind)}") from None
 

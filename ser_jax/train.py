@@ -129,7 +129,7 @@ def train(experiment, workdir, *, stop_after=None):
                 log.write("eval", step, scores)
             better = scores is not None and scores[task.eval_metric] > checkpoints.best
             wanted = last or stopping or better or _due(step, settings.save_every)
-            if wanted if step != saved else scores is not None:
+            if scores is not None if step == saved else wanted:  # a saved step is saved again only to add its scores
                 log.finish(pending)  # this and the check raise before a state that is not finite could be saved
                 log.check(step, all_finite(state))
                 with log.timed("save"):
@@ -137,6 +137,7 @@ def train(experiment, workdir, *, stop_after=None):
                 saved = step
             if last or stopping:
                 log.finish(pending)
+                batches.close()
                 checkpoints.wait()
                 log.say(f"{'done' if last else 'saved'} at step {step}: {workdir}")
                 log.close()

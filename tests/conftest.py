@@ -69,3 +69,24 @@ def eight_devices(trained_workdir, tiny_corpus, tmp_path_factory):
     command = [sys.executable, os.path.join(here, "eight_devices.py"), trained_workdir, tiny_corpus, out]
     subprocess.run(command, check=True, env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path})
     return out
+
+
+@pytest.fixture(scope="session")
+def two_corpora(tmp_path_factory):
+    """Two prepared corpora of different size: 6 RAVDESS actors of 8 utterances, 4 speakers of 5 in a manifest."""
+    from corpus_files import prepare_tree, write_manifest, write_ravdess
+
+    root = tmp_path_factory.mktemp("two")
+    write_ravdess(root / "ravdess", actors=range(1, 7), seconds=0.4)
+    write_manifest(root / "manifest", seconds=0.3)
+    return [prepare_tree(name, root / name, root / "prepared" / name).path for name in ("ravdess", "manifest")]
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(two_corpora, tmp_path_factory):
+    """Workdir of `small_config.py` on `two_corpora`, trained to the end in one go on one device; read only."""
+    import training
+
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    assert training.pretrain(two_corpora, workdir) == 0
+    return workdir

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import os
+import re
 import resource
 import sys
 import textwrap
@@ -60,13 +61,9 @@ def compile_once():
 
 
 def embeddings_of_all(workdir, corpus, devices=None, batch_size=4):
-    """{"<utterance>/<piece>/<pooling>": values} of every utterance of a corpus, as a fresh process would compute them."""
+    """{"<utterance>/<piece>": values} of every utterance of a corpus, as a fresh process would compute them."""
     trained, corpus = Trained(workdir), PreparedCorpus(corpus)
-    found = {}
-    for pooling in (ALL, "none"):
-        embedder = Embedder(trained, "features", pooling, 0.3, batch_size, devices)
-        found |= {f"{name}/{pooling}": value for name, value in _embed(embedder, corpus).items()}
-    return found
+    return _embed(Embedder(trained, "features", ALL, 0.3, batch_size, devices), corpus)
 
 
 def _embed(embedder, corpus, rows=None):
@@ -87,10 +84,10 @@ def _assert_same(ours, theirs, names=None):
 
 @pytest.mark.parametrize("layer", ["features", "block_1"])
 def test_an_embedding_depends_on_its_utterance_alone(trained, corpus, layer, monkeypatch):
-    short = corpus.index.index[corpus.index["num_samples"] < 9_000].tolist()  # 0.2 to 0.5 s, three buckets
+    short = corpus.index.index[corpus.index["num_samples"].isin([3_200, 8_000])].tolist()  # two buckets
     embedder = Embedder(trained, layer, ALL, None, 4)
     reference = _embed(embedder, corpus, short)
-    assert len(reference) == 24 and len({tuple(value) for value in reference.values()}) == 24
+    assert len(reference) == 16 and len({tuple(value) for value in reference.values()}) == 16
     channels = {"features": 12, "block_1": 8}[layer]
     assert {value.shape for value in reference.values()} == {(3 * channels,)}
 
@@ -99,9 +96,9 @@ def test_an_embedding_depends_on_its_utterance_alone(trained, corpus, layer, mon
         alone = _embed(embedder, corpus, [row])
         _assert_same(alone, reference, alone.keys())
     _assert_same(_embed(embedder, corpus, [short[0]] * 7 + short[5:9]), reference, [f"{corpus.index['id'].iloc[short[5]]}/0"])
-    _assert_same(_embed(Embedder(trained, layer, ALL, None, 1), corpus, short), reference)  # batch size
-    monkeypatch.setattr(batches, "padded_length", lambda length, seconds: 11_111)  # padding, bucket
-    _assert_same(_embed(Embedder(trained, layer, ALL, None, 5), corpus, short), reference)
+    monkeypatch.setattr(batches, "padded_length", lambda length, seconds: 11_111)  # padding, bucket, batch size
+    for batch_size in (1, 5) if layer == "features" else (5,):
+        _assert_same(_embed(Embedder(trained, layer, ALL, None, batch_size), corpus, short), reference)
 
 
 def test_frames_are_those_that_are_pooled(trained, corpus):
@@ -125,13 +122,13 @@ def test_eight_devices_give_the_embeddings_of_one(trained_workdir, tiny_corpus, 
 
 
 def test_wrong_layers_and_poolings_are_named(trained):
-    with pytest.raises(UsageError, match="--layer block_11: did you mean block_1?"):
+    with pytest.raises(UsageError, match="--layer block_11: .*did you mean .?block_1"):
         Embedder(trained, "block_11")
-    with pytest.raises(UsageError, match="--layer x: choose one of .*features"):
+    with pytest.raises(UsageError, match="--layer x: .*block_1.*features"):
         Embedder(trained, "x")
-    with pytest.raises(UsageError, match="--pooling mean,max: did you mean"):
+    with pytest.raises(UsageError, match="--pooling mean,max: .*did you mean"):
         Embedder(trained, pooling="mean,max")
-    with pytest.raises(UsageError, match="--pooling mean[+]none"):
+    with pytest.raises(UsageError, match="--pooling none: .*mean, max, std"):
         Embedder(trained, pooling="mean+none")
     with pytest.raises(UsageError, match="--batch-size 0"):
         Embedder(trained, batch_size=0)
@@ -208,8 +205,9 @@ def test_frames_are_rows_of_their_own(trained, corpus, suffix, tmp_path):
 def test_a_head_on_frames_votes_per_utterance(trained, corpus, tmp_path):
     from ser_jax.heads.cross_validation import cross_validate
 
-    export(trained, corpus, tmp_path / "f.npz", seconds=0.3, pooling="none")
-    row = cross_validate(read_features(tmp_path / "f.npz"), target="gender", protocol="official").row
+    export(trained, corpus, tmp_path / "f.npz", seconds=0.3, pooling="none", layer="block_3")
+    found = read_features(tmp_path / "f.npz")
+    row = cross_validate(found.rows(found.table["frame"] < 3), target="gender", protocol="official").row
     assert row["n"] == 8  # utterances of the split "test", not their frames
     assert "TRANSDUCTIVE" not in row["stamps"]
 
@@ -334,16 +332,16 @@ def short_corpus(tmp_path_factory):
 def test_too_short_utterances_are_in_a_ledger(trained, corpus, short_corpus, tmp_path, capsys):
     out, ledger = tmp_path / "f.csv", tmp_path / "f.csv.rejects.csv"
     with pytest.raises(UserError, match="2 of 8 utterances are too short to embed, more than --max-rejects 0.01; see"):
-        export(trained, short_corpus, out)
+        export(trained, short_corpus, out, seconds=0.3)
     assert os.listdir(tmp_path) == [ledger.name]
-    export(trained, short_corpus, out, max_rejects=0.25)
+    export(trained, short_corpus, out, seconds=0.3, max_rejects=0.25)
     assert "6 rows" in capsys.readouterr().out
     assert set(read_features(out).table["id"]) == {f"u{i}" for i in range(2, 8)}
     rows = list(csv.DictReader(ledger.open()))
     assert [(row["id"], row["path"]) for row in rows] == [
         (name, f"{name}.wav") for name in short_corpus.index["id"] if name in ("u0", "u1")]
     assert rows[0]["reason"] == "1760 samples, shorter than 2000"
-    export(trained, corpus, out)
+    export(trained, corpus, out, seconds=0.3)
     assert not ledger.exists()  # it was that of another export
 
 
@@ -357,12 +355,12 @@ def test_a_corpus_of_nothing_but_short_utterances_is_refused(trained, short_corp
     ("options", "message"),
     [
         (["--out", "f.h5"], "--out f.h5: end it in one of .parquet, .npz, .csv"),
-        (["--layer", "fetures"], "--layer fetures: did you mean features?"),
-        (["--pooling", "men"], "--pooling men: did you mean mean?"),
+        (["--layer", "fetures"], "--layer fetures: .*did you mean .?features"),
+        (["--pooling", "men"], "--pooling men: .*did you mean .?mean"),
         (["--chunk-seconds", "inf"], "--chunk-seconds inf: give a length in seconds, or 'whole'"),
         (["--chunk-seconds", "0"], "--chunk-seconds 0: give a length in seconds, or 'whole'"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
-        (["--step", "7"], "has checkpoints of steps [3]"),
+        (["--step", "7"], r"has checkpoints of steps \[3\]"),
     ],
 )
 def test_wrong_options_are_one_line_and_exit_2(trained_workdir, tiny_corpus, options, message, tmp_path, capsys, monkeypatch):
@@ -370,7 +368,7 @@ def test_wrong_options_are_one_line_and_exit_2(trained_workdir, tiny_corpus, opt
     command = ["export", "--workdir", str(trained_workdir), "--corpus", str(tiny_corpus), "--out", "f.csv", *options]
     assert cli.main(command) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert re.search(message, error) and error.count("\n") == 1
     assert os.listdir(tmp_path) == []
 
 

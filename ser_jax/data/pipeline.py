@@ -50,8 +50,6 @@ def training_batches(corpora, table, task, data, batch_size, start, hosts=1, hos
     """
     if batch_size % hosts:
         raise UsageError(f"train.batch_size={batch_size} is not divisible by {hosts} processes")
-    if data.weights and len(data.weights) != len(corpora):
-        raise UsageError(f"data.weights has {len(data.weights)} values for {len(corpora)} corpora")
     train = table[table["part"] == "train"]
     groups = [train[train["position"] == i] for i in range(len(corpora))] if data.weights else [train]
     streams = [

@@ -5,12 +5,17 @@ import os
 from pathlib import Path
 
 import numpy as np
+from tensorflow_datasets.proto import tf_example_pb2
 
 from ser_jax.corpora.schema import NUMBER_FIELDS, TEXT_FIELDS, Utterance
 from ser_jax.errors import UserError
 from ser_jax.files import read_json
 
 FORMAT = 1
+
+# Resolved here and not where it is used: TFDS imports its parts at first use, behind locks of its own, and Grain's reader
+# threads, all asking at the same moment, then wait for each other for ever.
+Example = tf_example_pb2.Example
 
 
 class PreparedCorpus:
@@ -80,24 +85,22 @@ class PreparedCorpus:
         return Utterance(speech=speech, phones=list(zip(labels, *spans, strict=True)), extra=extra, **fields)
 
     def _features(self, i):
-        from tensorflow_datasets.proto import tf_example_pb2
-
         if not 0 <= i < len(self):
             raise IndexError(f"record {i} of {len(self)} in {self.path}")
         shard = int(np.searchsorted(self._ends, i, side="right"))
         row = int(i) - int(self._ends[shard - 1] if shard else 0)
-        example = tf_example_pb2.Example.FromString(self._reader(shard).read([row])[0])
-        return example.features.feature
+        return Example.FromString(self._reader(shard).read([row])[0]).features.feature
 
     def _reader(self, shard):
         if self._pid != os.getpid():  # a forked process must not share the readers' threads and file positions
             self._readers, self._pid = {}, os.getpid()
-        if shard not in self._readers:
+        reader = self._readers.get(shard)
+        if reader is None:
             from array_record.python import array_record_module
 
             shards = sorted(self.path.glob("*.array_record-*"))
             if len(shards) != len(self._ends):
                 raise UserError(f"{self.path}: {len(shards)} of {len(self._ends)} shards are there; prepare it again")
-            self._readers[shard] = array_record_module.ArrayRecordReader(
-                str(shards[shard]), "readahead_buffer_size:0")
-        return self._readers[shard]
+            reader = array_record_module.ArrayRecordReader(str(shards[shard]), "readahead_buffer_size:0")
+            self._readers[shard] = reader
+        return reader  # not from the dict: another thread may just have emptied it

@@ -25,7 +25,7 @@ def assign(corpora, data, task):
       (reason or ""). Utterances outside the asked splits have part "" and no reason.
 
     Raises:
-      UsageError: a split that no corpus has. UserError: nothing left to train on.
+      UsageError: a split that no corpus has, weights that do not fit. UserError: nothing left to train on.
     """
     tables = []
     for position, corpus in enumerate(corpora):
@@ -53,7 +53,19 @@ def assign(corpora, data, task):
     if not (table["part"] == "train").any():
         reasons = table.loc[table["refused"] != "", "refused"].value_counts().to_dict()
         raise UserError(f"{', '.join(data.corpora)}: nothing to train on; refused: {reasons or 'none'}")
+    if data.weights:
+        _check_weights(data.weights, corpora, table)
     return table
+
+
+def _check_weights(weights, corpora, table):
+    if len(weights) != len(corpora):
+        raise UsageError(f"data.weights has {len(weights)} values for {len(corpora)} corpora")
+    if not all(0 < weight < math.inf for weight in weights):
+        raise UsageError(f"data.weights={','.join(map(str, weights))}: each must be greater than 0")
+    for position, corpus in enumerate(corpora):
+        if not ((table["position"] == position) & (table["part"] == "train")).any():
+            raise UsageError(f"data.weights: nothing of {corpus.path} is left to train on; leave it out of data.corpora")
 
 
 def _hold_out(table, shares, seed):

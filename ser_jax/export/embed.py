@@ -33,8 +33,9 @@ class Embedder:
         taps = jax.eval_shape(self.network.apply, trained.params, trained.stats, self._example())["taps"]
         self.layer = layer or trained.experiment.model.feature_layer
         _check_name("--layer", self.layer, taps)
-        for name in [] if pooling == "none" else pooling.split("+"):
-            _check_name("--pooling", name, [*POOLINGS, "none"])
+        names = pooling.split("+")
+        for name in names:
+            _check_name("--pooling", name, [*POOLINGS, "none"] if len(names) == 1 else POOLINGS)
         if batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: must be at least 1")
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
