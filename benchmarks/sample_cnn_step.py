@@ -84,7 +84,7 @@ def network(config, augment):
     from ser_jax.network import Network
     from ser_jax.tasks.gender import GenderConfig
 
-    made = Network(Experiment("benchmark", config, GenderConfig(min_samples=config.samples_per_step)))
+    made = Network(Experiment("benchmark", config, GenderConfig(min_samples=config.min_samples)))
     if not augment:
         made.task.augment = lambda batch, key: batch
     return made
@@ -167,7 +167,7 @@ def check_same(config, threads, tolerance=2e-3):
     import torch_sample_cnn as peer
 
     torch.set_num_threads(threads)
-    speech, label = crops(2, 12.5 * config.samples_per_step / RATE)  # 24 steps for the last batch-normalisation
+    speech, label = crops(2, 12.5 * config.min_samples / RATE)  # 24 steps for the last batch-normalisation
     batch = {"speech": speech, "length": np.full(2, speech.shape[1], np.int32), "label": label}
     net = network(config, augment=False)
     params, stats = generic(net, seed=1)

@@ -126,11 +126,18 @@ class Trained:
         self.synthetic = any(corpus["synthetic"] for corpus in prepared)
 
     @functools.cached_property
+    def utterances(self):
+        """pandas.DataFrame of the utterances of the training corpora, with their part: train, dev, test or ""."""
+        import pandas
+        path = self.workdir / "pretrained_on.parquet"
+        if not path.is_file():
+            raise UserError(f"{path} is missing, so what the checkpoint was trained on is unknown; copy the whole workdir")
+        return pandas.read_parquet(path)
+
+    @property
     def pretrained_on(self):
         """Hashes of the audio of all utterances that training or the choice of the checkpoint has seen."""
-        import pandas
-        used = pandas.read_parquet(self.workdir / "pretrained_on.parquet")
-        return set(used.loc[used["part"].isin(["train", "dev"]), "audio_sha256"])
+        return set(self.utterances.loc[self.utterances["part"].isin(["train", "dev"]), "audio_sha256"])
 
 
 def _choose(steps, wanted, metric, workdir):

@@ -1,6 +1,6 @@
 """Score a checkpoint on its own task, one row per test part: `ser-jax evaluate WORKDIR`.
 
-The scores of an utterance are averaged over its pieces, those of a speaker over the utterances. What the checkpoint was
+The task says how the scores of pieces become those of an utterance, and what is reported. What the checkpoint was
 trained on is never scored, wherever its audio turns up again.
 """
 
@@ -71,7 +71,7 @@ def _parts(trained, corpus, position, splits, own):
     import pandas
 
     index = corpus.index
-    used = pandas.read_parquet(trained.workdir / "pretrained_on.parquet")
+    used = trained.utterances
     seen = {part: index["audio_sha256"].isin(used.loc[used["part"] == part, "audio_sha256"]) for part in set(used["part"])}
     never = pandas.Series(False, index.index)
     table = pandas.DataFrame({
@@ -112,69 +112,50 @@ def _known_already(used, corpus, table):
 
 
 def score_part(trained, corpora, part, table, batch_size, stamps=(), notes=()):
-    """Result rows of one part: accuracy per utterance and per speaker, with speaker-clustered intervals.
-
-    Utterances of unknown speaker are clusters of their own, and are not in the row per speaker.
-    """
+    """Result rows of one part, as the task defines them."""
     import jax
-    import numpy as np
 
-    from ser_jax import metrics, results, sharding
+    from ser_jax import results, sharding
 
-    task, corpus = trained.network.task, corpora[table["position"].iloc[0]]
+    corpus = corpora[table["position"].iloc[0]]
     mesh = sharding.mesh()
     params, stats = jax.device_put((trained.params, trained.stats), sharding.replicated(mesh))
     scores = predict(trained.network, params, stats, corpora, table, mesh, batch_size)
-    truth = task.label(corpus.index.iloc[table["row"]])
-    speakers = table["speaker_id"].to_numpy(dtype=object)
-    known = sorted(set(speakers) - {""})
-    units = [("utterance", truth, scores.argmax(1), np.where(speakers == "", table["id"].to_numpy(dtype=object), speakers))]
-    if known:
-        per_speaker = np.stack([scores[speakers == s].mean(0) for s in known])
-        speaker_truth = np.array([truth[speakers == s][0] for s in known])
-        units.append(("speaker", speaker_truth, per_speaker.argmax(1), known))
     stamps = [*stamps, *(["SYNTHETIC"] if corpus.info["synthetic"] or trained.synthetic else [])]
     rows = []
-    for unit, y, prediction, clusters in units:
-        counts = metrics.confusion(y, prediction, range(len(task.classes)))
+    for fields in trained.network.task.rows(scores, corpus.index.iloc[table["row"]]):
+        unit = fields.pop("unit")
         rows.append(results.result_row(
-            "evaluate", "WAR", metrics.war(y, prediction), len(y),
-            definition=f"accuracy per {unit} (scores averaged over its pieces)", n_speakers=len(known),
-            ci=list(metrics.speaker_bootstrap(y, prediction, clusters, "WAR")), ci_method="bootstrap over speakers, 95 %",
-            chance=float(np.bincount(y).max() / len(y)), classes=list(task.classes), confusion=counts.tolist(),
-            system=trained.experiment.name, experiment=trained.experiment.name, target="gender", split=f"{part}, per {unit}",
+            "evaluate", fields.pop("metric"), fields.pop("value"), fields.pop("n"), **fields, split=f"{part}, per {unit}",
+            system=trained.experiment.name, experiment=trained.experiment.name,
             corpus={"name": corpus.name, "fingerprint": corpus.fingerprint},
             checkpoint={"hash": trained.hash, "step": trained.step}, stamps=stamps, notes=list(notes)))
     return rows
 
 
 def score_rows(network, params, stats, corpora, table, mesh, batch_size):
-    """Periodic evaluation: {"loss", "accuracy"} of the averaged scores over the rows of a table of `splits.assign`."""
-    import numpy as np
+    """Periodic evaluation: the task's summary over the rows of a table of `splits.assign`."""
     import pandas
 
     scores = predict(network, params, stats, corpora, table, mesh, batch_size)
     index = pandas.concat([corpora[p].index.iloc[[r]] for p, r in zip(table["position"], table["row"], strict=True)])
-    truth = network.task.label(index)
-    probability = np.maximum(scores[np.arange(len(truth)), truth], 1e-7)
-    return {"loss": float(-np.log(probability).mean()), "accuracy": float((scores.argmax(1) == truth).mean())}
+    return network.task.summary(scores, index)
 
 
 _compiled = {}  # (network, mesh) -> jitted scores: periodic evaluations must not compile again
 
 
 def predict(network, params, stats, corpora, table, mesh, batch_size):
-    """Scores of utterances, averaged over their pieces.
+    """The task's scores of utterances, combined over their pieces.
 
     Args:
       table: rows with `position`, `row`, `num_samples`; every one long enough for a piece.
       mesh: all devices that take part; with several processes each of them calls this with the same table.
 
     Returns:
-      f32[N, K].
+      list with one score per row of the table.
     """
     import jax
-    import numpy as np
 
     from ser_jax import sharding
     from ser_jax.data import batches
@@ -198,13 +179,12 @@ def predict(network, params, stats, corpora, table, mesh, batch_size):
         return batches.load(lambda i: corpora[position[i]].speech(int(row[i])), length,
                             members[host * share:(host + 1) * share], share)
 
-    total, count = np.zeros((len(table), task.num_outputs)), np.zeros(len(table))
+    found = [{} for _ in range(len(table))]
     for (_, members), batch in zip(groups, batches.ahead(make, groups), strict=True):
-        scores = np.asarray(scores_of(params, stats, sharding.put(batch, mesh)))
-        for piece, score in zip(members, scores, strict=False):  # the last batch has empty rows
-            total[piece.row] += score
-            count[piece.row] += 1
-    return (total / count[:, None]).astype(np.float32)
+        scores = jax.device_get(scores_of(params, stats, sharding.put(batch, mesh)))
+        for i, piece in enumerate(members):  # the last batch has empty rows
+            found[piece.row][piece.number] = jax.tree.map(lambda leaf, i=i: leaf[i], scores)
+    return [task.combine([pieces[number] for number in sorted(pieces)]) for pieces in found]
 
 
 def _hosts(mesh):

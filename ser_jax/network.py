@@ -3,6 +3,8 @@
 import jax
 from flax import nnx
 
+from ser_jax.errors import UsageError
+
 
 class Network:
     """Model + task of an experiment, functional: parameters and running statistics are plain dicts of arrays.
@@ -19,6 +21,9 @@ class Network:
 
     def __init__(self, experiment):
         self.task = experiment.task.build()
+        if self.task.min_samples < experiment.model.min_samples:
+            raise UsageError(f"task.min_samples={self.task.min_samples}: this model needs {experiment.model.min_samples} "
+                             "samples for one step; raise task.min_samples to that")
         self._build = lambda seed: experiment.model.build(self.task.num_outputs, rngs=nnx.Rngs(seed))
         self._graphdef = nnx.graphdef(nnx.eval_shape(lambda: self._build(0)))
 

@@ -85,9 +85,9 @@ def test_overrides_of_model_and_task_and_the_last_one_wins():
 
 
 @pytest.mark.parametrize(("assignment", "words"), [
-    ("train.step=5", ["train.step", "did you mean steps?"]),
+    ("train.step=5", ["train.step", "did you mean 'steps'?"]),
     ("optim.lr=5", ["optim.lr", "known:", "learning_rate"]),
-    ("trian.steps=5", ["trian.steps", "did you mean train?"]),
+    ("trian.steps=5", ["trian.steps", "did you mean 'train'?"]),
     ("train.steps.all=5", ["train.steps.all", "steps has no fields"]),
     ("train=5", ["train", "name one of its fields", "batch_size"]),
     ("train.steps", ["train.steps", "name=value"]),
@@ -107,7 +107,7 @@ def test_a_wrong_override_is_one_line(assignment, words):
 
 def test_wrong_files_are_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[1])
-    with pytest.raises(UsageError, match="did you mean configs/debug.py"):
+    with pytest.raises(UsageError, match="did you mean 'configs/debug.py'"):
         config.load("configs/debgu.py")
     empty = tmp_path / "empty.py"
     empty.write_text("")

@@ -183,7 +183,7 @@ def test_scores_are_means_over_the_pieces_whatever_the_batches(trained, tiny_cor
 
     def scores(rows, batch_size):
         table = pandas.DataFrame({"position": 0, "row": rows, "num_samples": index["num_samples"].iloc[rows]})
-        return evaluate.predict(trained.network, trained.params, trained.stats, corpora, table, mesh, batch_size)
+        return np.stack(evaluate.predict(trained.network, trained.params, trained.stats, corpora, table, mesh, batch_size))
 
     found = scores(rows, 4)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)

@@ -63,7 +63,7 @@ def test_every_layer_of_the_default_net_has_its_published_size():
 )
 def test_lengths_of_every_tap_for_five_seconds(stride, stem, blocks, step):
     config = SampleCNNConfig(stem_stride=stride)
-    assert config.samples_per_step == step and 80_000 // step == blocks[-1]
+    assert config.min_samples == step and 80_000 // step == blocks[-1]
     shapes, order = _shapes(config, 80_000)
     widths = dict(zip(order, [128, *config.filters, 768], strict=True))
     assert order == ["stem", *(f"block_{i}" for i in range(1, 8)), "features"]
@@ -142,7 +142,7 @@ def _randomised(tree, rng, dtype):
 
 def _batch(config, rows=8, steps=3, seed=1, dtype=np.float32, lengths=None):
     rng = np.random.default_rng(seed)
-    size = config.samples_per_step * steps + 700
+    size = config.min_samples * steps + 700
     lengths = np.full(rows, size) if lengths is None else np.array(lengths)
     x = rng.normal(size=(rows, size)).astype(dtype)
     return x, np.arange(size) < lengths[:, None], np.arange(rows) % 2
@@ -226,7 +226,7 @@ def test_the_same_net_in_pytorch_gives_the_same_numbers_and_gradients(double):
 
 
 def test_the_gradient_agrees_with_finite_differences_along_itself(double):
-    lengths = [double.config.samples_per_step * k + 400 for k in (1, 2, 3, 3)] * 2
+    lengths = [double.config.min_samples * k + 400 for k in (1, 2, 3, 3)] * 2
     x, mask, label = _batch(double.config, dtype=np.float64, lengths=lengths)
     _, gradient = double.gradient(double.params, double.stats, x, mask, label)
     norm = np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient)))
@@ -245,7 +245,7 @@ def test_the_gradient_agrees_with_finite_differences_along_itself(double):
 
 def ragged_batch(config):
     """Eight rows of different lengths, one of them too short for a step of the last block."""
-    lengths = [config.samples_per_step * 3 + 700, *(config.samples_per_step * k // 4 + 500 for k in (3, 4, 5, 7, 8, 9, 11))]
+    lengths = [config.min_samples * 3 + 700, *(config.min_samples * k // 4 + 500 for k in (3, 4, 5, 7, 8, 9, 11))]
     return _batch(config, rows=8, lengths=lengths)
 
 
@@ -411,7 +411,7 @@ def _assert_same_taps(outputs, row, others, other):
     np.testing.assert_allclose(outputs["logits"][row], others["logits"][other], rtol=1e-4, atol=1e-6)
 
 
-lengths_of_four = st.lists(st.integers(SMALL.samples_per_step, 400), min_size=4, max_size=4)
+lengths_of_four = st.lists(st.integers(SMALL.min_samples, 400), min_size=4, max_size=4)
 
 
 @given(lengths_of_four, st.integers(0, 99))

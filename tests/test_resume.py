@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -97,7 +96,7 @@ def test_stops_where_an_evaluation_is_due_and_evaluations_between(two_corpora, u
     assert pretrain(two_corpora, workdir, stop_after=10) == 75
     assert not metrics(workdir, "eval")  # saved at once, not after an evaluation that may take minutes
     assert cli.main(["evaluate", str(workdir), "--step", "last"]) == 0
-    assert pretrain(two_corpora, workdir, stop_after=0) == 75
+    assert pretrain(two_corpora, workdir, stop_after=1) == 75
     assert [line["step"] for line in metrics(workdir, "eval")] == [10]
     assert pretrain(two_corpora, workdir) == 0
     assert_as_uninterrupted(workdir, uninterrupted)
@@ -112,12 +111,7 @@ def test_a_finished_run_is_left_as_it_is(two_corpora, uninterrupted, tmp_path):
 def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_stays(stopped, two_corpora, tmp_path):
     workdir = shutil.copytree(stopped["terminate"][0], tmp_path / "run")
     before, state = max(steps_of(workdir)), saved_state(workdir)
-    limit = 40_000  # bytes of a file: enough for everything but a checkpoint
-
-    def full():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    code, errors = finish(start(arguments(two_corpora, workdir), preexec_fn=full))
+    code, errors = finish(start(arguments(two_corpora, workdir), file_limit=40_000))  # too little for a checkpoint alone
     assert code == 1
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith(f"ser-jax pretrain: no space left while saving to {workdir}")
@@ -155,9 +149,10 @@ def branch(workdir, to):
 
 
 def assert_continues(branched, origin, uninterrupted):
-    """Design: restored state bit-equal, first loss and gradient equal to rounding, later losses within the spread.
+    """Restored state bit-equal, first loss and gradient equal to rounding, later losses within the spread of whole runs.
 
-    The loss after one step depends on the restored state, on the batch and on all random numbers of the step.
+    The first loss depends on the restored state, on the batch and on all random numbers of the step. A gradient may be
+    off by 1e-5 of its leaf; where a leaf's gradient is small beside the rest, it is what is left of larger sums.
     """
     first = BRANCH + 1
     losses, expected = curve(branched), curve(origin)
@@ -167,8 +162,10 @@ def assert_continues(branched, origin, uninterrupted):
     assert_same_state(saved_state(branched, BRANCH), before)
     now, then = (gradients(before, saved_state(run, first)) for run in (branched, origin))
     assert sum(np.any(leaf != 0) for leaf in then.values()) > 20
+    whole = np.sqrt(sum(np.square(leaf).sum() for leaf in then.values()))
     for name in then:
-        assert np.linalg.norm(now[name] - then[name]) <= 1e-5 * np.linalg.norm(then[name]), name
+        size = max(np.linalg.norm(then[name]), 0.3 * whole)
+        assert np.linalg.norm(now[name] - then[name]) <= 1e-5 * size, name
     curves = [curve(run) for run in uninterrupted]
     spread = max(abs(a[step] - b[step]) for a in curves for b in curves for step in range(1, END + 1))
     for step in range(first, max(losses) + 1):

@@ -15,6 +15,12 @@ from ser_jax import cli
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = Path(__file__).parent / "small_config.py"
+LIMITED = """
+import resource, runpy, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+runpy.run_module("ser_jax", run_name="__main__")
+"""
 TIMING = ("examples_per_second", "data_share", "step_share", "eval_share", "save_share")
 
 
@@ -30,16 +36,23 @@ def pretrain(corpora, workdir, *overrides, stop_after=None):
     return cli.main(arguments(corpora, workdir, *overrides, stop_after=stop_after))
 
 
-def start(words, devices=1, processes=None, **kwargs):
-    """Starts `python -m ser_jax WORDS` (or that many processes of it under launch/local.py); returns the Popen."""
+def start(words, devices=1, processes=None, file_limit=None):
+    """Starts `python -m ser_jax WORDS` in a process of its own; returns the Popen.
+
+    Args:
+      devices: simulated devices, of each process.
+      processes: start that many under launch/local.py.
+      file_limit: bytes; a file cannot grow beyond, as on a full disk.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     if processes is None:
         flags = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-        command, environment["XLA_FLAGS"] = [sys.executable, "-m", "ser_jax", *words], flags
+        main = ["-m", "ser_jax"] if file_limit is None else ["-c", LIMITED, str(file_limit)]
+        command, environment["XLA_FLAGS"] = [sys.executable, *main, *words], flags
     else:
         launcher = [sys.executable, str(REPOSITORY / "launch" / "local.py"), "-n", str(processes)]
         command = [*launcher, "--devices-per-process", str(devices), "--", *words]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):

@@ -7,6 +7,9 @@ from absl import flags
 from ser_jax.data.prepared import PreparedCorpus
 from ser_jax.errors import UsageError
 
+# Grain reads 500 batches ahead by default, which is gigabytes of speech.
+READING = grain.ReadOptions(num_threads=16, prefetch_buffer_size=16)
+
 
 class Rows(grain.sources.RandomAccessDataSource):
     """Random access to chosen rows of several prepared corpora, as `Utterance`s."""
@@ -58,7 +61,7 @@ def training_batches(corpora, table, task, data, batch_size, start, hosts=1, hos
     ]
     stream = grain.MapDataset.mix(streams, data.weights) if data.weights else streams[0]
     stream = stream.seed(data.seed).random_map(MakeExample(task))
-    batches = stream.batch(batch_size // hosts)[host::hosts][start:].to_iter_dataset()
+    batches = stream.batch(batch_size // hosts)[host::hosts][start:].to_iter_dataset(READING)
     if data.workers:
         if not flags.FLAGS.is_parsed():  # Grain's worker processes read absl flags
             flags.FLAGS.mark_as_parsed()

@@ -44,7 +44,7 @@ class Embedder:
         self._forward = jax.jit(self._embed, out_shardings=replicate)
 
     def _example(self):
-        size = max(self.network.task.config.min_samples, 16_000)
+        size = max(self.network.task.min_samples, 16_000)
         return {"speech": jax.ShapeDtypeStruct((1, size), jnp.int16), "length": jax.ShapeDtypeStruct((1,), jnp.int32)}
 
     def _embed(self, params, stats, batch):

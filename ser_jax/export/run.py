@@ -124,7 +124,7 @@ def _check_rejects(index, short, max_rejects, task, out, lead):
             for row in short:
                 length = index["num_samples"].iloc[row]
                 writer.writerow([index["id"].iloc[row], index["source"].iloc[row],
-                                 f"{length} samples, shorter than {task.config.min_samples}"])
+                                 f"{length} samples, shorter than {task.min_samples}"])
     if len(short) == len(index):
         raise UserError(f"all {len(index)} utterances are too short to embed; see {ledger}")
     if len(short) > max_rejects * len(index):

@@ -44,7 +44,7 @@ class SampleCNNConfig:
             raise UsageError("model.filters is empty: name one filter count per residual block")
 
     @property
-    def samples_per_step(self):
+    def min_samples(self):
         """Samples between two steps of the feature layer; also the shortest input that gives one (6,561 in net A)."""
         return self.stem_stride * 3 ** len(self.filters)
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax import losses
 from ser_jax.audio import waveform
 from ser_jax.corpora.schema import GENDERS, SAMPLE_RATE
 from ser_jax.data.pieces import cut, random_crop
+from ser_jax.tasks.classification import Classification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +32,15 @@ class GenderConfig:
         return GenderTask(self)
 
 
-class GenderTask:
-    num_outputs = len(GENDERS)
-    eval_metric = "accuracy"
+class GenderTask(Classification):
+    target = "gender"
     classes = GENDERS
 
     def __init__(self, config):
         self.config = config
         self.crop = round(config.crop_seconds * SAMPLE_RATE)
         self.evaluation_seconds = config.crop_seconds
+        self.min_samples = config.min_samples
 
     def refuse(self, index):
         known = index["gender"].isin(GENDERS)
@@ -66,13 +66,6 @@ class GenderTask:
         x = waveform.to_float(speech) if speech.dtype == jnp.int16 else speech
         mask = waveform.length_mask(batch["length"], x.shape[1])
         return waveform.remove_mean(x, mask), mask
-
-    def loss(self, outputs, batch):
-        correct = outputs["logits"].argmax(1) == batch["label"]
-        return losses.cross_entropy(outputs["logits"], batch["label"]).mean(), {"accuracy": correct.mean()}
-
-    def scores(self, outputs):
-        return jax.nn.softmax(outputs["logits"])
 
     def label(self, index):
         return index["gender"].map(GENDERS.index).to_numpy()

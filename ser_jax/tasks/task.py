@@ -1,6 +1,6 @@
 """The contract between a task and the rest: training, evaluation and export know a task by this alone."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,8 +13,8 @@ class Task(Protocol):
     """
 
     num_outputs: int        # K, width of the model's output
-    classes: tuple[str, ...]
     eval_metric: str        # the metric by which the best checkpoint is kept (larger is better)
+    min_samples: int        # shortest utterance that is trained on, evaluated or embedded
     evaluation_seconds: float | None  # length of the pieces that `evaluate` averages over; None = whole utterances
 
     def refuse(self, index) -> np.ndarray:
@@ -36,7 +36,13 @@ class Task(Protocol):
         """(scalar loss, dict of scalar training metrics)."""
 
     def scores(self, outputs):
-        """f32[B, K] per piece; `evaluate` averages them over the pieces of an utterance."""
+        """What `evaluate` keeps of each piece: a tree of arrays with a leading batch axis."""
 
-    def label(self, index) -> Any:
-        """int[N] targets for rows of an index (evaluation)."""
+    def combine(self, pieces):
+        """The scores of an utterance from those of its pieces, in their order."""
+
+    def summary(self, scores, index) -> dict[str, float]:
+        """Metrics of the periodic evaluation, `eval_metric` among them, from one score per row of an index."""
+
+    def rows(self, scores, index) -> list[dict]:
+        """Result-row fields of `evaluate`: metric, value, n, ci, … and `unit`, what is counted."""
