@@ -114,12 +114,20 @@ class Trained:
             raise UserError(f"{workdir} is not a pretraining workdir (no config.json); make one with `ser-jax pretrain`")
         self.experiment = config_module.load(self.workdir / "config.json")
         self.network = Network(self.experiment)
+        if not (self.workdir / FOLDER).is_dir():
+            raise UserError(f"{workdir} has no {FOLDER}/; copy the whole workdir, or run its `ser-jax pretrain` again")
         with ocp.training.Checkpointer(self.workdir.resolve() / FOLDER) as checkpointer:
             steps = {info.step: info.metrics for info in checkpointer.checkpoints}
             self.step = _choose(steps, step, self.network.task.eval_metric, workdir)
             abstract = jax.eval_shape(lambda: self.network.init(0))
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract)
-            model = checkpointer.load_checkpointables(self.step, {"model": dict(zip(("params", "stats"), target, strict=True))})["model"]
+            try:
+                parts = {"model": dict(zip(("params", "stats"), target, strict=True))}
+                model = checkpointer.load_checkpointables(self.step, parts)["model"]
+            except Exception as error:  # Orbax has no error of its own for a damaged checkpoint
+                raise UserError(f"{workdir}: the checkpoint of step {self.step} cannot be read "
+                                f"({' '.join(str(error).split())[:100]}); copy the whole workdir, or choose another --step"
+                                ) from error
         self.params, self.stats = model["params"], model["stats"]
         self.hash = tree_hash(model)
         prepared = read_json(self.workdir / "config.json").get("prepared", [])
@@ -132,7 +140,10 @@ class Trained:
         path = self.workdir / "pretrained_on.parquet"
         if not path.is_file():
             raise UserError(f"{path} is missing, so what the checkpoint was trained on is unknown; copy the whole workdir")
-        return pandas.read_parquet(path)
+        try:
+            return pandas.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:100]}); copy the whole workdir") from None
 
     @property
     def pretrained_on(self):

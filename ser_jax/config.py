@@ -104,7 +104,12 @@ def load(path, overrides=()):
         there = [str(near) for near in Path("configs").rglob("*.py")]
         raise UsageError(f"no config file {path}{suggestion(path, there)}; configs/ has those of the project")
     if path.suffix == ".json":
-        experiment = from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+        try:
+            experiment = from_dict(dict(json.loads(path.read_text(encoding="utf-8"))), str(path))
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{path}: not the config.json of a run ({error})") from None
+    elif path.suffix != ".py":
+        raise UsageError(f"{path}: a config is a .py file, or the config.json of a run")
     else:
         root = str(Path(__file__).parents[1])  # so that a config can start from another: `from configs.pretrain… import`
         if root not in sys.path:

@@ -43,7 +43,8 @@ def run(args):
             else:
                 print(f"{corpus.path}: nothing to score in {part} ({'; '.join(notes)})", file=sys.stderr)
     if not rows:
-        raise UserError(f"{args.workdir}: no held-out utterance to score; train with data.test > 0 or name a --corpus")
+        hint = "see the lines above" if args.corpus else "train with data.test > 0 or name a --corpus"
+        raise UserError(f"{args.workdir}: no held-out utterance to score; {hint}")
     if jax.process_index() == 0:
         out = args.out or args.workdir
         for row in rows:

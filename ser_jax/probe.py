@@ -86,6 +86,14 @@ def run(args):
     from ser_jax.protocols.protocol import write_protocol
     from ser_jax.results import append_row, print_rows
 
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed}: must not be negative")
+    if args.jobs < 1:
+        raise UsageError(f"--jobs {args.jobs}: must be at least 1")
+    out = Path(args.out)
+    results = out if out.suffix == ".jsonl" else out / "results.jsonl"
+    if results.parent.exists() and not results.parent.is_dir():
+        raise UsageError(f"--out {out}: {results.parent} is a file; name a folder, or a results.jsonl in one")
     versus = _read_versus(args.versus, args.target) if args.versus else None
     features = read_features(args.features)
     for condition in args.where:
@@ -110,9 +118,7 @@ def run(args):
             **compare(outcome.predictions, versus[1], row["metric"], row["classes"], args.seed),
         }
 
-    out = Path(args.out)
-    results = out if out.suffix == ".jsonl" else out / "results.jsonl"
-    row["predictions"] = f"predictions/{_row_key(row)}.parquet"
+    row["predictions"] = f"predictions/{_row_key(row, outcome.predictions)}.parquet"
     _write_predictions(outcome.predictions, results.parent / row["predictions"])
     name = re.sub(r"[^\w.-]+", "_", row["protocol"]["name"])
     write_protocol(outcome.protocol, results.parent / "protocols" / f"{name}-{row['protocol']['hash']}.json")
@@ -150,10 +156,11 @@ def _where(table, condition):
     return keep
 
 
-def _row_key(row):
+def _row_key(row, predictions):
     from ser_jax.files import canonical_hash
 
-    return canonical_hash([row[key] for key in ("features", "target", "head", "protocol", "classes", "seeds")], 12)
+    setting = [row[key] for key in ("features", "target", "head", "protocol", "classes", "seeds")]
+    return canonical_hash([setting, predictions[["id", "fold", "truth", "prediction"]].astype("str").values.tolist()], 12)
 
 
 def _write_predictions(predictions, path):
@@ -186,10 +193,11 @@ def _read_versus(path, target):
         raise UserError(
             f"--versus {results}: predictions cannot be read ({' '.join(str(error).split())[:120]})"
         ) from None
-    lacking = [column for column in ("id", "fold", "truth", "prediction") if column not in predictions]
+    columns = ["id", "audio_sha256", "fold", "truth", "prediction"]
+    lacking = [column for column in columns if column not in predictions]
     if lacking:
         raise UserError(f"--versus {results}: not a table of predictions (no column {lacking[0]!r})")
-    return str(results), predictions[["id", "fold", "truth", "prediction"]].astype("str")
+    return str(results), predictions[columns].astype("str")
 
 
 def _print_confusion(row):

@@ -76,4 +76,4 @@ def use_compilation_cache():
     """Compiled programs are kept in $SER_JAX_CACHE (default ~/.cache/ser_jax), so a restart does not compile again."""
     folder = os.environ.get("SER_JAX_CACHE", os.path.expanduser("~/.cache/ser_jax"))
     jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

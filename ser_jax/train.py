@@ -5,13 +5,14 @@ functions of (seed, step), so a run that was killed continues bit for bit on the
 """
 
 import argparse
+import fcntl
 import json
 import os
 import signal
 from pathlib import Path
 
 from ser_jax import config as config_module
-from ser_jax.errors import DONE, SAVED, UsageError
+from ser_jax.errors import DONE, SAVED, UsageError, UserError
 from ser_jax.files import atomic_path, write_json
 
 EXAMPLE = "ser-jax pretrain configs/pretrain/sample_cnn_librispeech.py --workdir runs/gender --set train.steps=2000"
@@ -72,6 +73,7 @@ def train(experiment, workdir, *, stop_after=None):
     sharding.use_compilation_cache()
     transform = optim.build(experiment.optim, settings.steps)
     if lead:
+        lock = _lock(workdir)  # noqa: F841  (held as long as this call runs)
         _prepare_workdir(workdir, experiment, corpora, table)
 
     # ---------------------------------------------------------------- state: one tree of arrays, born sharded
@@ -163,6 +165,19 @@ FREE = {"data": {"corpora", "workers"},
         "train": {"log_every", "eval_every", "save_every", "keep", "profile", "tensorboard", "sharding"}}
 
 
+def _lock(workdir):
+    """Keeps a second run away from the workdir (a requeued job may start while the old one still saves)."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = open(workdir / ".lock", "w")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{workdir}: another pretrain is running here; wait for it or choose another --workdir") from None
+    except OSError:  # a file system without locks
+        pass
+    return lock
+
+
 def _prepare_workdir(workdir, experiment, corpora, table):
     """Writes the config and what is trained on; refuses a workdir that belongs to another run."""
     value = config_module.to_dict(experiment)
@@ -178,6 +193,8 @@ def _prepare_workdir(workdir, experiment, corpora, table):
                         if name not in FREE.get(part, ()) and now.get(name) != before.get(name)]
         if changed:
             raise UsageError(f"{workdir} belongs to another run: {', '.join(changed)} differ; choose another --workdir")
+    elif (workdir / "checkpoints").exists():
+        raise UserError(f"{workdir} has checkpoints but no config.json, so what made them is unknown; choose another --workdir")
     write_json(path, value)
     columns = ["corpus", "id", "speaker_id", "gender", "split", "audio_sha256", "part", "refused"]
     with atomic_path(workdir / "pretrained_on.parquet") as temporary:

@@ -238,7 +238,8 @@ def test_probe_writes_row_predictions_and_protocol(toy_file, tmp_path, capsys):
     assert printed[3].split("\t") == ["truth \\ prediction", "angry", "happy", "sad"]
     assert printed[4].split("\t") == ["angry", *map(str, row["confusion"][0])]
     predictions = pd.read_parquet(tmp_path / "out" / row["predictions"])
-    assert list(predictions.columns) == ["id", "speaker_id", "fold", "truth", "prediction"] and len(predictions) == 120
+    assert list(predictions.columns) == ["id", "speaker_id", "audio_sha256", "fold", "truth", "prediction"]
+    assert len(predictions) == 120
     [kept] = (tmp_path / "out" / "protocols").iterdir()
     assert read_protocol(kept).hash == row["protocol"]["hash"] == read_protocol(tmp_path / "loso.json").hash
     assert row["features"]["hash"] == read_features(toy_file).metadata["features_hash"]
@@ -462,3 +463,30 @@ def test_importing_the_verb_is_cheap():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_merged_classes_are_said_and_keep_their_own_predictions(toy_file, tmp_path):
+    common = ("--features", toy_file, "--protocol", "kfold", "--folds", 2, "--head", "logistic", "--out", tmp_path / "out")
+    for classes in ("angry+sad,happy", "angry,happy+sad"):
+        assert _run(*common, "--classes", classes) == 0
+    first, second = read_rows(tmp_path / "out")
+    assert any("sad into angry" in note for note in first["notes"])
+    assert any("sad into happy" in note for note in second["notes"])
+    tables = [pd.read_parquet(tmp_path / "out" / row["predictions"]) for row in (first, second)]
+    assert first["predictions"] != second["predictions"] and not tables[0]["truth"].equals(tables[1]["truth"])
+
+
+def test_versus_another_corpus_of_equal_ids_is_refused(toy_file, tmp_path):
+    common = ("--protocol", "kfold", "--folds", 2, "--head", "logistic", "--out", tmp_path / "out")
+    assert _run("--features", toy_file, *common) == 0
+    other = _toy()
+    other.table["audio_sha256"] = "x" + other.table["audio_sha256"]
+    write_features(other, tmp_path / "other.parquet")
+    with pytest.raises(UserError, match="other recordings"):
+        _run("--features", tmp_path / "other.parquet", *common, "--versus", tmp_path / "out")
+
+
+def test_wrong_numbers_are_refused_before_the_work(toy_file, tmp_path):
+    for option in ("--seed", "--jobs"):
+        with pytest.raises(UsageError, match=option):
+            _run("--features", toy_file, "--protocol", "loso", "--out", tmp_path, option, "-1")

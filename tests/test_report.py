@@ -266,9 +266,15 @@ def test_the_metric_of_a_log_is_an_error_rate_if_there_is_no_accuracy(tmp_path):
 
 def test_folders_are_searched_and_no_file_is_read_twice(tmp_path):
     write_rows(tmp_path / "a", probe_row())
-    write_rows(tmp_path / "b" / "c", probe_row(), probe_row())
+    write_rows(tmp_path / "b" / "c", probe_row(value=0.41), probe_row(value=0.42))
     found, sources, _ = rows.read_rows([tmp_path, tmp_path / "a", tmp_path / "a" / "results.jsonl"])
     assert len(found) == 3 and [count for _, count, _ in sources] == [1, 2]
+
+
+def test_a_result_that_was_made_twice_is_shown_once(tmp_path):
+    write_rows(tmp_path, probe_row(created="2026-01-01"), probe_row(created="2026-01-02"))
+    found, _, warnings = rows.read_rows([tmp_path])
+    assert [row.data["created"] for row in found] == ["2026-01-02"] and "1 repeated rows left out" in warnings[0]
 
 
 def test_a_torn_last_line_is_left_out_with_a_warning(tmp_path, capsys):

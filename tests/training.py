@@ -44,15 +44,21 @@ def start(words, devices=1, processes=None, file_limit=None):
       processes: start that many under launch/local.py.
       file_limit: bytes; a file cannot grow beyond, as on a full disk.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    environment = simulated(devices)
     if processes is None:
-        flags = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         main = ["-m", "ser_jax"] if file_limit is None else ["-c", LIMITED, str(file_limit)]
-        command, environment["XLA_FLAGS"] = [sys.executable, *main, *words], flags
+        command = [sys.executable, *main, *words]
     else:
         launcher = [sys.executable, str(REPOSITORY / "launch" / "local.py"), "-n", str(processes)]
         command = [*launcher, "--devices-per-process", str(devices), "--", *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def simulated(devices):
+    """Environment of a process that finds the project and that many devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": flags}
 
 
 def finish(process):
@@ -92,15 +98,20 @@ def steps_of(workdir):
     return sorted(int(path.name) for path in (Path(workdir) / "checkpoints").glob("*") if path.name.isdigit())
 
 
-def saved_state(workdir, step=None):
-    """{name of the leaf: array} of a checkpoint (default: the newest), on the host, whatever topology saved it."""
+def saved_tree(workdir, step=None):
+    """The parts of a checkpoint (default: the newest) as arrays on the host, whatever topology saved it."""
     step = max(steps_of(workdir)) if step is None else step
     with ocp.training.Checkpointer(Path(workdir).resolve() / "checkpoints") as checkpointer:
         found = checkpointer.checkpointables_metadata(step).metadata
         target = {part: jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found[part])
                   for part in ("model", "training")}
-        loaded = checkpointer.load_checkpointables(step, target)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(loaded)[0]}
+        return checkpointer.load_checkpointables(step, target)
+
+
+def saved_state(workdir, step=None):
+    """{name of the leaf: array} of `saved_tree`."""
+    leaves = jax.tree_util.tree_flatten_with_path(saved_tree(workdir, step))[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def assert_same_state(a, b):

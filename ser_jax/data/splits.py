@@ -37,6 +37,9 @@ def assign(corpora, data, task):
         table["refused"] = task.refuse(corpus.index)
         tables.append(table)
     table = pandas.concat(tables, ignore_index=True)
+    for name in ("holdout", "test"):
+        if not 0 <= getattr(data, name) < 1:
+            raise UsageError(f"data.{name}={getattr(data, name)}: a share of speakers, at least 0 and less than 1")
     known = set(table["split"])
     for name in (*data.splits, *data.eval_splits):
         if name not in known:

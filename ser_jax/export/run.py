@@ -5,6 +5,7 @@ made of everything that determines it (checkpoint values, corpus fingerprint, la
 export continues, never computes a part twice, and can never pick up a part of other settings.
 """
 
+import contextlib
 import math
 import shutil
 from pathlib import Path
@@ -105,7 +106,9 @@ def export(trained, corpus, out, *, layer="", pooling="mean+max", seconds=5.0, b
         count = _join(list(paths.values()), metadata, out)
         print(f"{out}: {count} rows of {embedder.layer}, {pooling}, {len(index) - len(short)} utterances"
               + (f", {len(short)} too short (listed in {out}.rejects.csv)" if short else ""))
-        shutil.rmtree(folder.parent)
+        shutil.rmtree(folder)
+        with contextlib.suppress(OSError):  # parts of an interrupted export with other settings stay
+            folder.parent.rmdir()
 
 
 def _check_rejects(index, short, max_rejects, task, out, lead):

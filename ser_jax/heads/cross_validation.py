@@ -35,7 +35,7 @@ class Outcome:
 
     Attributes:
       row: the result row, without the path of the predictions.
-      predictions: table id, speaker_id, fold, truth, prediction; one row per tested unit.
+      predictions: table id, speaker_id, audio_sha256, fold, truth, prediction; one row per tested unit.
       protocol: as run.
       notes: lines for the reader: what was left out, findings of the audit, fits that did not converge.
       head, head_rows: the head to keep and what it was fitted on, when asked for.
@@ -109,6 +109,7 @@ def cross_validate(
         units,
         speakers,
         np.where(speakers == "", units, speakers),
+        table["audio_sha256"].to_numpy(dtype=object),
     )
     predictions, fitted = _run_folds(data, protocol, fitter, vote, jobs)
     row = _summary(predictions, labels, seed)
@@ -157,6 +158,12 @@ def compare(predictions, others, metric, classes, seed=0):
     both = predictions.merge(others, on=on, suffixes=("", "_b"))
     if both.empty:
         raise UserError("--versus: no tested unit in common; compare results on the same corpus")
+    other = (both["audio_sha256"] != both["audio_sha256_b"]) & (both["audio_sha256"] != "") & (both["audio_sha256_b"] != "")
+    if other.any():
+        raise UserError(
+            f"--versus: {int(other.sum())} of {len(both)} units of the same name are other recordings, e.g. "
+            f"{both[other]['id'].iloc[0]!r}; compare results on the same corpus"
+        )
     differ = both["truth"] != both["truth_b"]
     if differ.any():
         row = both[differ].iloc[0]
@@ -187,6 +194,7 @@ class _Data:
     units: np.ndarray
     speakers: np.ndarray
     groups: np.ndarray
+    audio: np.ndarray
 
 
 def _run_folds(data, protocol, fitter, vote, jobs):
@@ -212,10 +220,12 @@ def _run_fold(data, fold, fitter, rule):
     names, prediction = vote_per_unit(model.scores(data.x[test]), units, model.classes, rule)
     truth = unit_labels(data.y[test], units)[1]
     speaker = dict(zip(units[::-1], data.speakers[test][::-1]))
+    audio = dict(zip(units[::-1], data.audio[test][::-1]))  # of the first piece, enough to tell recordings apart
     return pd.DataFrame(
         {
             "id": names,
             "speaker_id": [speaker[name] for name in names],
+            "audio_sha256": [audio[name] for name in names],
             "fold": fold.name,
             "truth": truth,
             "prediction": prediction,
@@ -309,6 +319,9 @@ def _labelled(features, target, classes):
         other = wanted & ~labels.isin(list(merge))
         if other.any():
             notes.append(f"{_count(table[other])} of other classes left out ({', '.join(sorted(set(labels[other])))})")
+        merged = [f"{label} into {into}" for label, into in merge.items() if label != into]
+        if merged:
+            notes.append(f"classes merged: {', '.join(merged)}")
         wanted, labels = wanted & ~other, labels.replace(merge)
     kept = features.rows(wanted.to_numpy())
     kept.table[target] = labels[wanted].to_numpy()

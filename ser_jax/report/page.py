@@ -20,12 +20,11 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--workdir",
-        nargs="+",
-        action="extend",
+        action="append",
         type=Path,
         default=[],
         metavar="WORKDIR",
-        help="work folders of `pretrain`, for learning curves (from their metrics.jsonl)",
+        help="work folder of `pretrain`, for learning curves (from its metrics.jsonl); may be repeated",
     )
     parser.add_argument(
         "--out",

@@ -92,6 +92,11 @@ def read_rows(paths):
             _check_row(data, f"{file}:{line}")
             rows.append(Row(data, str(file), line))
         sources.append((str(file), len(records), digest))
+    newest = {json.dumps({k: v for k, v in row.data.items() if k not in ("created", "versions")}, sort_keys=True): row
+              for row in rows}
+    if len(newest) < len(rows):
+        warnings.append(f"{len(rows) - len(newest)} repeated rows left out (a verb was run again with the same result)")
+        rows = list(newest.values())
     if not rows:
         named = ", ".join(map(str, paths))
         raise UserError(f"{named}: no result rows; run `ser-jax probe` or `ser-jax evaluate` first")

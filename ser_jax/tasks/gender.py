@@ -9,6 +9,7 @@ import numpy as np
 from ser_jax.audio import waveform
 from ser_jax.corpora.schema import GENDERS, SAMPLE_RATE
 from ser_jax.data.pieces import cut, random_crop
+from ser_jax.errors import UsageError
 from ser_jax.tasks.classification import Classification
 
 
@@ -27,6 +28,11 @@ class GenderConfig:
     shift: float = 0.2
     noise: float = 0.005
     min_samples: int = 6_561
+
+    def __post_init__(self):
+        if round(self.crop_seconds * SAMPLE_RATE) < self.min_samples:
+            raise UsageError(f"task.crop_seconds={self.crop_seconds:g} is shorter than task.min_samples={self.min_samples} "
+                             f"({self.min_samples / SAMPLE_RATE:.2f} s)")
 
     def build(self):
         return GenderTask(self)
