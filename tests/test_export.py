@@ -284,7 +284,8 @@ def test_parts_of_other_settings_are_never_used(trained, trained_workdir, corpus
     export(trained, corpus, out, seconds=0.3, part_utterances=10)
     assert len(parts) == 4
     assert (read_features(out).embedding == read_features(exported).embedding).all()
-    assert os.listdir(tmp_path) == ["f.parquet"]
+    assert sorted(os.listdir(tmp_path)) == ["f.parquet", "f.parquet.parts"]
+    assert len(_stored(out)) == 5  # an interrupted export with other settings can still be continued
 
 
 @pytest.fixture

@@ -197,7 +197,8 @@ def test_a_run_that_diverges_saves_nothing_that_is_not_finite(learning_rate, mes
     (["data.weights=1"], 2, ["data.weights", "1 values for 2 corpora"]),
     (["data.weights=1,0"], 2, ["data.weights", "greater than 0"]),
     (["data.splits=train", "data.holdout=0"], 2, ["data.weights", "ravdess"]),  # has no split of that name
-    (["data.holdout=1"], 2, ["data.holdout", "to train on"]),
+    (["data.holdout=1"], 2, ["data.holdout=1.0", "less than 1"]),
+    (["data.holdout=0.9"], 1, ["data.holdout", "to train on"]),
     (["task.crop_seconds=1", "task.min_samples=16000"], 1, ["nothing to train on", "shorter than 16000"]),
     (["train.keep=0"], 2, ["train.keep=0"]),
     (["train.batch_size=0"], 2, ["train.batch_size=0"]),
