@@ -145,7 +145,7 @@ class Trained:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:100]}); copy the whole workdir") from None
 
-    @property
+    @functools.cached_property
     def pretrained_on(self):
         """Hashes of the audio of all utterances that training or the choice of the checkpoint has seen."""
         return set(self.utterances.loc[self.utterances["part"].isin(["train", "dev"]), "audio_sha256"])
