@@ -226,10 +226,45 @@ def test_stories_have_one_emotion_and_one_rating():
     assert {line["chunk_of"] for line in Espeak(speakers=6, utterances=2)._script().values()} == {""}
 
 
+@speaking
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_matrix_sentences_are_new_in_dev_and_test_but_their_words_are_not(language):
+    corpora = [Espeak(speakers=12, utterances=40, language=language, seed=seed, sentences="matrix") for seed in (0, 1)]
+    said, words = collections.defaultdict(set), collections.defaultdict(set)
+    for corpus in corpora:
+        for line in corpus._script().values():
+            slots = tuple(line["text"].removesuffix(".").split(" "))
+            said[line["split"]].add(slots)
+            words[line["split"]] |= set(enumerate(slots))
+            assert len(slots) == 5 and line["text"].endswith(".") and line["emotion"] in ("neutral", "happy", "sad", "angry")
+    assert not said["train"] & said["dev"] and not (said["train"] | said["dev"]) & said["test"]
+    assert len(words["train"]) == 50 and words["dev"] | words["test"] <= words["train"]
+    first, second = ([line["text"] for line in corpus._script().values()] for corpus in corpora)
+    assert len(set(first)) > 470 and first != second  # of 480
+    letters = {letter for text in first for letter in text.lower()} - set("äöüß .")
+    assert letters >= set("abcdefghijklmnopqrstuvwxyz" if language == "en" else "abcdefghijklmnopqrstuvwxz")
+
+
+@speaking
+def test_matrix_sentences_are_spoken_by_the_voices_of_the_corpus(spoken):
+    corpus = Espeak(speakers=12, utterances=12, sentences="matrix")
+    assert corpus.options() == Espeak(speakers=12, utterances=12).options() | {"sentences": "matrix"}
+    first = load(corpus, corpus.units()[:1])[0]
+    assert first.extra["voice"] == spoken[0].extra["voice"] and first.speaker_id == spoken[0].speaker_id
+    assert 1.0 < len(first.speech) / 16_000 < 5.0 and len(first.phones) > 12
+
+
+@speaking
+def test_acted_sentences_are_those_of_every_earlier_version():
+    """Prepared corpora and checkpoints of them stay valid: the digest was taken before there was a choice of sentences."""
+    lines = list(Espeak(speakers=12, utterances=9, language="en,de", story=4, seed=3)._script().values())
+    assert hashlib.sha256(json.dumps(lines).encode()).hexdigest() == "068dc90264eecf34df2f699aff53742cb5c140d134518b16b8d24bc2f5f3add2"
+
+
 @pytest.mark.parametrize("options, word", [
     ({"source": "/tmp"}, "--source"), ({"speakers": 4}, "at least 6"), ({"speakers": 7}, "even"), ({"language": "fr"}, "en,de"),
     ({"speakers": 6, "language": "en,de"}, "at least 12"), ({"utterances": 0}, "utterances"), ({"seed": -1}, "seed"),
-    ({"story": 0}, "story"), ({"utterances": 1.5}, "1.5"),
+    ({"story": 0}, "story"), ({"sentences": "read"}, "acted or matrix"), ({"utterances": 1.5}, "1.5"),
 ])
 def test_wrong_options(options, word):
     with pytest.raises(UsageError) as raised:

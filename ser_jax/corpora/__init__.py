@@ -8,7 +8,9 @@ from ser_jax.errors import UsageError, suggestion
 READERS = {
     "librispeech": "ser_jax.corpora.librispeech:LibriSpeech",
     "tedlium": "ser_jax.corpora.tedlium:Tedlium",
+    "vctk": "ser_jax.corpora.vctk:Vctk",
     "ravdess": "ser_jax.corpora.ravdess:Ravdess",
+    "iemocap": "ser_jax.corpora.iemocap:Iemocap",
     "manifest": "ser_jax.corpora.manifest:Manifest",
     "espeak": "ser_jax.corpora.espeak:Espeak",
 }

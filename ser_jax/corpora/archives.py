@@ -1,8 +1,9 @@
-"""Original corpus archives (`*.tar.gz` and kin): unpacked once, safely, into a scratch folder."""
+"""Original corpus archives (`*.tar.gz` and kin, `*.zip`): unpacked once, safely, into a scratch folder."""
 
 import shutil
 import sys
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ser_jax.errors import UserError
 from ser_jax.files import canonical_hash
 from ser_jax.progress import Progress
 
-SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
+SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
 
 
 def stem(path):
@@ -48,9 +49,10 @@ def scratch_for(source, scratch=None):
 def unpack(archive, scratch):
     """Unpacks one archive under `scratch` and returns the folder; an archive already unpacked there is not read again.
 
-    The folder gets its final name only when every member is on disk, so a killed run leaves `*.partial`, which the
-    next run replaces. Members that would land outside of the folder, absolute links and devices are refused
-    (`tarfile.data_filter`, PEP 706). Nothing is deleted afterwards: a line on stderr says what may be.
+    The folder gets its final name only when every member is on disk, so a killed run leaves `*.partial`, which the next
+    run replaces. Members that would land outside of the folder, absolute links and devices are refused (tar:
+    `tarfile.data_filter`, PEP 706) or cannot be made (zip: `ZipFile.extract` drops `..` and makes plain files only).
+    Nothing is deleted afterwards: a line on stderr says what may be.
 
     Args:
       archive: path of the archive.
@@ -68,12 +70,18 @@ def unpack(archive, scratch):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         progress = Progress(archive.stat().st_size >> 20, f"unpack {archive.name}", unit="MiB")
-        with open(archive, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar, progress:
-            tar.extractall(partial, members=_watched(tar, file, progress), filter="data")
+        with open(archive, "rb") as file, progress:
+            if archive.suffix == ".zip":
+                with zipfile.ZipFile(file) as members:
+                    for member in _watched(members.infolist(), file, progress):
+                        members.extract(member, partial)
+            else:
+                with tarfile.open(fileobj=file, mode="r|*") as tar:
+                    tar.extractall(partial, members=_watched(tar, file, progress), filter="data")
         partial.rename(folder)
     except tarfile.FilterError as error:
         raise UserError(f"{archive}: refused, a member would leave the folder it is unpacked into ({error})") from error
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise UserError(f"{archive}: broken or incomplete archive ({error}); fetch it again") from error
     except OSError as error:
         raise UserError(f"{archive}: cannot be unpacked into {scratch} ({error}); "
@@ -84,9 +92,9 @@ def unpack(archive, scratch):
     return folder
 
 
-def _watched(tar, file, progress):
+def _watched(members, file, progress):
     done = 0
-    for member in tar:
+    for member in members:
         yield member
         now = file.tell() >> 20
         progress.update(now - done)

@@ -93,10 +93,7 @@ class AudioFile:
             raise BadAudio("NaN or infinite samples")
         if samples.size and np.abs(samples).max() > UNNORMALISED_PEAK:
             raise BadAudio(f"float samples up to {np.abs(samples).max():.4g}: not normalised to -1..1")
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-        if self.sample_rate != SAMPLE_RATE and mono.size:
-            mono = soxr.resample(mono, self.sample_rate, SAMPLE_RATE, quality="HQ")
-        return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
+        return resample(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1), self.sample_rate)
 
     def _frames(self, start, end):
         rate, frames = self.sample_rate, self._file.frames
@@ -114,6 +111,13 @@ def read(source, start=None, end=None):
     """Reads a path or the bytes of a file as int16[T] at 16 kHz mono; see `AudioFile.read`."""
     with AudioFile(source) as file:
         return file.read(start, end)
+
+
+def resample(mono, rate):
+    """int16[T] at 16 kHz of float32[S] in -1..1 at `rate` Hz, as `AudioFile.read` makes it."""
+    if rate != SAMPLE_RATE and mono.size:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
+    return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def check(speech):

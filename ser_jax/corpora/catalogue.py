@@ -47,6 +47,16 @@ ENTRIES = (
         "via=tree|tfds  release=1|2|3  gaps=keep|drop  scratch=FOLDER",
         "ser-jax prepare tedlium --source /data/TEDLIUM_release2 --out prepared/tedlium"),
     Entry(
+        "vctk", "newspaper sentences read in many English accents (Veaux, Yamagishi and MacDonald 2017, 2019)",
+        "44,455 utterances of microphone 1 and 43,873 of microphone 2, 44 h, 110 speakers in release 0.92; 109 in 0.80",
+        "text (none for p315), speaker, gender; in extra: accent, age, region, microphone; no official split",
+        "CC BY 4.0 (release 0.92; 0.80: ODC-By 1.0)", "https://doi.org/10.7488/ds/2645",
+        "[tfds] only with via=tfds",
+        "https://doi.org/10.7488/ds/2645: VCTK-Corpus-0.92.zip (or 0.80, https://doi.org/10.7488/ds/1994: "
+        "VCTK-Corpus.tar.gz); give the unpacked folder or the archive",
+        "via=tree|tfds  mic=1|2  scratch=FOLDER",
+        "ser-jax prepare vctk --source /data/VCTK-Corpus-0.92 --out prepared/vctk"),
+    Entry(
         "ravdess", "acted emotional speech and song, two English sentences (Livingstone and Russo 2018)",
         "1,440 spoken and 1,012 sung audio-only utterances, 24 actors",
         "emotion (8 classes, 6 in song), gender, speaker, the two sentences as text; in extra: intensity, repetition, "
@@ -57,6 +67,19 @@ ENTRIES = (
         "do not rename",
         "channel=all|speech|song",
         "ser-jax prepare ravdess --source /data/ravdess --out prepared/ravdess"),
+    Entry(
+        "iemocap", "acted dialogues, improvised and scripted, of ten English speakers (Busso et al. 2008)",
+        "10,039 turns, 12 h, 10 speakers in 5 sessions",
+        "emotion (10 classes; empty without majority: 7,532 turns have one), valence, arousal, dominance (means of "
+        "1..5; a few outside, kept and named), text, speaker, gender, session; in extra: every evaluator, scenario, "
+        "dialog",
+        "IEMOCAP data release agreement of USC SAIL (on request)", "https://sail.usc.edu/iemocap/",
+        "",
+        "ask for it at https://sail.usc.edu/iemocap/; give IEMOCAP_full_release (with Session1 to Session5) or its "
+        "archive; 7,532 turns of Table 2 (Tits 2018): probe --where emotion!=; 5,531 turns of four classes: "
+        "probe --classes angry,happy+excited,neutral,sad",
+        "scratch=FOLDER",
+        "ser-jax prepare iemocap --source /data/IEMOCAP_full_release --out prepared/iemocap"),
     Entry(
         "manifest", "any audio files, described by a CSV, TSV or Parquet table with a column `path`",
         "yours",
@@ -75,7 +98,7 @@ ENTRIES = (
         "https://github.com/espeak-ng/espeak-ng (a library loaded at run time, not a part of ser_jax)",
         "[demo]",
         "nothing to get: it is made on this machine, without --source",
-        "speakers=24  utterances=40  seed=0  language=en|de|en,de  story=1",
+        "speakers=24  utterances=40  seed=0  language=en|de|en,de  story=1  sentences=acted|matrix",
         "ser-jax prepare espeak --out prepared/espeak"),
 )
 

@@ -12,6 +12,7 @@ import random
 
 import numpy as np
 
+from ser_jax.corpora.espeak_matrix import WORDS, Matrix
 from ser_jax.corpora.espeak_process import speak, wheel_version
 from ser_jax.corpora.espeak_sentences import SENTENCES
 from ser_jax.corpora.schema import SAMPLE_RATE, Unit, Utterance
@@ -50,6 +51,9 @@ class Espeak:
       language: "en", "de", or both as "en,de": sessions take turns.
       story: number of consecutive utterances of a speaker that have one emotion and one rating and are pieces of one recording
         (`chunk_of`), for majority voting. 1 = every utterance stands alone.
+      sentences: "acted", whole sentences whose words match the emotion more often than not, or "matrix", five-word sentences
+        without feeling from 50 words (`espeak_matrix.py`), for a recogniser: dev and test say no sentence of another split,
+        but every word is known.
 
     Raises:
       UsageError: an option is out of range.
@@ -60,7 +64,7 @@ class Espeak:
     licence = ("our own sentences, spoken by eSpeak NG (GPL-3.0-or-later library, loaded at run time from the wheel "
                "espeakng-loader, not part of this project)")
 
-    def __init__(self, source=None, speakers=24, utterances=40, seed=0, language="en", story=1):
+    def __init__(self, source=None, speakers=24, utterances=40, seed=0, language="en", story=1, sentences="acted"):
         if source is not None:
             raise UsageError("espeak is made on this machine and has no source folder; leave out --source")
         self.languages = tuple(dict.fromkeys(part.strip() for part in str(language).split(",")))
@@ -74,12 +78,18 @@ class Espeak:
         self.utterances = _at_least("utterances", utterances, 1)
         self.seed = _at_least("seed", seed, 0)
         self.story = _at_least("story", story, 1)
+        if sentences not in ("acted", "matrix"):
+            raise UsageError(f"espeak: sentences={sentences} is not known; take acted or matrix")
+        self.sentences = sentences
         self._lines = None
 
     def options(self):
         """The options, and the version of the wheel that speaks."""
-        return {"speakers": self.speakers, "utterances": self.utterances, "seed": self.seed, "language": self.language,
-                "story": self.story, "espeakng_loader": wheel_version()}
+        options = {"speakers": self.speakers, "utterances": self.utterances, "seed": self.seed, "language": self.language,
+                   "story": self.story, "espeakng_loader": wheel_version()}
+        if self.sentences != "acted":  # named only then: corpora prepared before there was a choice stay what they are
+            options["sentences"] = self.sentences
+        return options
 
     def units(self):
         """One unit for each utterance.
@@ -137,7 +147,10 @@ def _speaker_lines(corpus, session, gender, language, split):
     voice = f"{ACCENTS[language][session % len(ACCENTS[language])]}+{variant}"
     habit = {"pitch": 50 + draw.uniform(-6, 6), "range": 50 + draw.uniform(-10, 10),
              "rate": 168 + draw.uniform(-14, 14), "volume": 55 + draw.uniform(-8, 8)}
-    words = {feeling: _Deck(_part(sentences, split), draw) for feeling, sentences in SENTENCES[language].items()}
+    if corpus.sentences == "matrix":
+        words = dict.fromkeys(SENTENCES[language], Matrix(language, _part(range(WORDS), split), draw))
+    else:
+        words = {feeling: _Deck(_part(sentences, split), draw) for feeling, sentences in SENTENCES[language].items()}
     stories = -(-corpus.utterances // corpus.story)
     emotions = _Deck(CENTRES, draw)
     plan = [emotions.next() for _ in range(stories)]
