@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ser_jax", "ser_jax.*"]),
-    package_data={"ser_jax.report": ["page.html.j2"]},
+    package_data={"ser_jax.report": ["*.j2", "*.js"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10,<0.13",

@@ -376,3 +376,71 @@ def test_help_stays_cheap():
         "import sys, ser_jax.report.page; print({'matplotlib', 'jinja2', 'pandas', 'jax', 'numpy'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def regression_row(**changes):
+    return probe_row(
+        target="arousal", metric="MSE", value=0.325, ci=[0.3, 0.35], chance=0.492, classes=None, confusion=None, head="ols",
+        secondary={"CCC": 0.51, "MSE": 0.325, "MSE_fold_mean": 0.331, "MSE_fold_std": 0.069},
+        folds=[{"name": "s1", "value": 0.3, "n": 60, "CCC": 0.5, "MSE": 0.3}, {"name": "s2", "value": None, "n": 9, "CCC": None}],
+        features={"hash": "bb", "layer": "first-3", "layers": ["gcu_01", "gcu_02", "gcu_03"]}, **changes,
+    )  # fmt: skip
+
+
+def test_a_regression_shows_its_layers_and_the_spread_of_its_folds(tmp_path):
+    text = render(tmp_path, regression_row())
+    cells = [" ".join(cell.split()) for cell in Document(text).cells]
+    first = cells.index("R1")
+    assert cells[first + 1 : first + 9] == [
+        "sample_cnn first-3", "ols", "ravdess", "arousal", "loso", "MSE", "0.325 [0.300, 0.350] folds 0.331 ± 0.069", "0.492"
+    ]  # fmt: skip
+    assert "MSE folds 0.331 ± 0.069 (mean ± std)" in text and "CCC 0.510" in text
+    fold = cells.index("s1")
+    assert cells[fold : fold + 8] == ["s1", "0.500", "0.300", "60", "s2", "—", "—", "9"]
+
+
+def test_the_leaking_figure_stands_below_the_honest_one(tmp_path):
+    leaky = regression_row(stamps=["LEAKY"]) | {"value": 0.2, "head": "ols selection=all-data"}
+    ordered, _, _ = rows.read_rows([write_rows(tmp_path, leaky, regression_row(stamps=[]))])
+    assert [row.stamps for row in ordered] == [[], ["LEAKY"]]
+
+
+@pytest.mark.parametrize(
+    ("metric", "ci", "chance", "says"),
+    [
+        ("MSE", [0.5, 0.6], 0.49, "worse than chance"), ("MSE", [0.3, 0.4], 0.49, ""), ("WER", [1.1, 1.2], 1.0, "worse than chance"),
+        ("CCC", [-0.3, -0.1], 0.0, "worse than chance"), ("CCC", [0.1, 0.2], 0.0, ""), ("CCC", [-0.1, 0.2], 0.0, "CI includes chance"),
+    ],
+)  # fmt: skip
+def test_chance_is_judged_by_the_direction_of_the_metric(metric, ci, chance, says):
+    row = rows.Row(probe_row(metric=metric, value=sum(ci) / 2, ci=ci, chance=chance), "f", 1, 1)
+    assert tables.summary(row)["verdict"] == says
+
+
+def test_decoded_sentences_are_shown_once_with_the_words_that_differ(tmp_path):
+    examples = [
+        {"id": "u1", "reference": "the cat sat on the mat", "hypothesis": "the cad sat on mat"},
+        {"id": "u2", "reference": HOSTILE, "hypothesis": ""},
+    ]
+    both = [
+        {
+            "kind": "evaluate", "metric": metric, "value": value, "ci": [value, value], "chance": 1.0, "examples": examples,
+            "secondary": {f"{metric} of spaces": 1.25},
+        }
+        for metric, value in (("WER", 0.8), ("CER", 0.4))
+    ]  # fmt: skip
+    text = render(tmp_path, *both)
+    shown = re.search(r'<table class="examples">.*?</table>', text, re.S)[0]
+    assert text.count('<table class="examples">') == 1 and "script" not in {tag for tag, _ in Document(text).tags}
+    assert re.findall("<mark>(.*?)</mark>", shown) == ["cat", "the", "cad", "&lt;script&gt;alert(1)&lt;/script&gt;"]
+    assert "(nothing)" in shown and "WER of spaces (%) 125.0" in text and "CER (%)" in text
+    file = write_rows(tmp_path, {"metric": "WER", "value": 1, "examples": ["x"]})
+    with pytest.raises(UserError, match="examples must be objects"):
+        rows.read_rows([file])
+
+
+def test_learning_curves_alone_make_a_page(tmp_path):
+    log = write_log(tmp_path / "w", *({"step": s, "kind": "train", "loss": 9.0, "loss_per_character": 1.0} for s in (1, 2)))
+    text = page.render([], [log], tmp_path / "r.html")[0].read_text(encoding="utf-8")
+    assert "Learning curves of w: loss, loss per character" in text and '<h2 id="results">' not in text
+    assert {a["href"] for tag, a in Document(text).tags if tag == "a"} == {"#curves"}

@@ -5,7 +5,7 @@ import statistics
 from ser_jax.report.rows import lower_is_better, number
 from ser_jax.report.tables import format_count, format_metric, unit
 
-EVAL_METRICS = ("accuracy", "UAR", "uar", "WER", "wer", "CER", "cer", "PER", "per", "FER", "fer")
+EVAL_METRICS = ("accuracy", "UAR", "uar", "CER", "cer", "WER", "wer", "PER", "per", "FER", "fer")
 NOT_METRICS = (
     "step",
     "kind",
@@ -30,6 +30,12 @@ def eval_metric(log):
         if key not in NOT_METRICS and number(value) is not None
     ]
     return next((key for key in EVAL_METRICS if key in logged), others[0] if others else None)
+
+
+def losses(log):
+    """Names of the losses that are logged: "loss", and what it is per symbol where sequences differ in length."""
+    keys = dict.fromkeys(key for record in log.records for key in record if key.startswith("loss_per_"))
+    return ["loss", *keys]
 
 
 def series(log, kind, key):

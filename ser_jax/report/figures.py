@@ -1,82 +1,27 @@
-"""The figures of a report: drawn once by matplotlib, used as SVG in the page and as PNG beside it.
-
-The colours of the SVG follow the page. Figures are narrow (a phone shows them without zooming) and carry no time
-stamps: equal rows give equal bytes.
-"""
-
-import base64
-import html
-import io
-import re
+"""The figures of result rows and training logs; how they are drawn is in `drawing`."""
 
 from ser_jax.report import curves, tables
+from ser_jax.report.drawing import (
+    ACCENT,
+    ALERT,
+    INK,
+    MUTED,
+    PAPER,
+    WARN,
+    WIDTH,
+    Picture,
+    blank,
+    clean,
+    short,
+    stack,
+    style,
+)
 from ser_jax.report.rows import lower_is_better, name_of, number
 from ser_jax.results import IN_PERCENT
 
-INK, MUTED, RULE, PAPER, ACCENT, WARN, ALERT = (
-    "#1f2429",
-    "#5c6670",
-    "#d5dbe1",
-    "#ffffff",
-    "#0b5cad",
-    "#9a5b00",
-    "#b3261e",
-)
-VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", ACCENT: "accent", WARN: "warn", ALERT: "alert"}
-WIDTH = 5.4  # inches; 10 pt text is still readable when a phone scales this to its screen
-STYLE = {
-    "font.size": 10,
-    "font.family": "DejaVu Sans",
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "axes.linewidth": 0.8,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "axes.edgecolor": RULE,
-    "grid.color": RULE,
-    "grid.linewidth": 0.8,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "axes.unicode_minus": True,
-}
 PATCH = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}  # behind text, so that no grid line runs through it
 SPEED = "examples / s"
 MOST_POINTS = 300  # per curve; more are averaged in bins, with their range behind
-
-
-class Picture:
-    """A drawn figure as bytes of PNG and as text of SVG."""
-
-    def __init__(self, figure, text, name):
-        self.text, self.name = text, name
-        self.png = _save(figure, "png", dpi=200, metadata={"Software": None})
-        self._svg = _save(
-            figure, "svg", name=name, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-
-    def svg(self):
-        """SVG for a place inside HTML: colours by CSS variable, size by the page, text that can be searched."""
-        svg = self._svg.decode("utf-8")
-        svg = svg[svg.index("<svg") :]
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.S)
-        # matplotlib numbers its groups anew in every figure of the page.
-        svg = re.sub(r'(<g) id="[\w.]+_\d+"', r"\1", svg)
-        box = re.search(r'viewBox="([^"]+)"', svg).group(1)
-        head = f'<svg viewBox="{box}" role="img" aria-label="{html.escape(self.text)}">'
-        svg = head + svg[svg.index(">") + 1 :]
-        for colour, variable in VARIABLES.items():
-            svg = re.sub(f"(fill|stroke): {colour}", rf"\1: var(--{variable})", svg)
-        return svg
-
-    def image(self):
-        """PNG as a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
 def metric_pictures(rows):
@@ -90,10 +35,10 @@ def metric_pictures(rows):
     for place, (metric, groups) in enumerate(panels.items(), 1):
         count = sum(map(len, groups.values()))
         size = 0.44 * count + 0.32 * len(groups)
-        with _style():
-            figure, boxes = _stack([size], above=0.5, below=0.42, left=0.22, right=0.18)
+        with style():
+            figure, boxes = stack([size], above=0.5, below=0.42, left=0.22, right=0.18)
             _metric_panel(figure.add_axes(boxes[0]), metric, groups, size)
-            text = f"{_clean(metric)} of {count} results with 95 % intervals and chance; the numbers are in the table."
+            text = f"{clean(metric)} of {count} results with 95 % intervals and chance; the numbers are in the table."
             pictures.append(Picture(figure, text, f"metric_{place}"))
     return pictures
 
@@ -103,7 +48,7 @@ def _metric_panel(axes, metric, groups, size):
         number(value)
         for group in groups.values()
         for row in group
-        for value in (row["value"], row["chance"], *(row["ci"] or []))
+        for value in (row["value"], row["chance"], *(row["ci"] or []), *_fold_values(row))
     ]
     values = [value for value in values if value is not None]
     low = min(0.0, min(values) * 1.08)
@@ -115,16 +60,22 @@ def _metric_panel(axes, metric, groups, size):
     if metric in IN_PERCENT:
         axes.xaxis.set_major_formatter(_in_percent)
     better = "lower is better" if lower_is_better(metric) else "higher is better"
-    _write(axes, 0, -0.14, f"{_clean(metric)}{tables.unit(metric)}", weight="bold", size=12)
+    _write(axes, 0, -0.14, f"{clean(metric)}{tables.unit(metric)}", weight="bold", size=12)
     _write(axes, 1, -0.14, f"{better};  ▏ chance", ha="right", color=MUTED, size=9)
     y = 0.0
     for (corpus, target), group in groups.items():
         y += 0.32
-        title = " · ".join(filter(None, (_clean(corpus), _clean(target)))) or "no corpus named"
-        _write(axes, 0, y - 0.08, _short(title, 60), weight="bold", color=MUTED, size=9)
+        title = " · ".join(filter(None, (clean(corpus), clean(target)))) or "no corpus named"
+        _write(axes, 0, y - 0.08, short(title, 60), weight="bold", color=MUTED, size=9)
         for row in group:
             _metric_line(axes, row, y)
             y += 0.44
+
+
+def _fold_values(row):
+    """Values of the folds of a row that gives their spread."""
+    values = [number(fold.get("value")) for fold in row["folds"] or []] if tables.summary(row)["spread"] else []
+    return [value for value in values if value is not None]
 
 
 def _metric_line(axes, row, y):
@@ -133,8 +84,9 @@ def _metric_line(axes, row, y):
     interval = tables.format_interval(row["metric"], row["ci"])
     printed = f"{tables.format_metric(row['metric'], row['value'])} {interval}".strip()
     room = 72 * (WIDTH - 0.4) - 28 - 5.2 * len(printed) - 4.9 * len(stamps)  # points; mean widths of characters
-    label = " · ".join(filter(None, (_clean(row["system"] or "unnamed"), _clean(row["head"] or ""))))
-    label = _short(label, max(12, int(room / 5.7)))
+    parts = (clean(row["system"] or "unnamed"), clean(tables.summary(row)["layer"]), clean(row["head"] or ""))
+    label = " · ".join(filter(None, parts))
+    label = short(label, max(12, int(room / 5.7)))
     bold = axes.annotate(f"{row.name} ", (0, y + 0.16), xycoords=("axes fraction", "data"), color=MUTED, size=9)
     name = axes.annotate(label, (1, 0), xycoords=bold, size=10, va="bottom", bbox=PATCH)
     if stamps:
@@ -142,6 +94,8 @@ def _metric_line(axes, row, y):
         axes.annotate("  " + stamps, (1, 0), xycoords=name, size=7, va="bottom", color=alert, weight="bold")
     _write(axes, 1, y + 0.16, printed, ha="right", size=9.5, bbox=PATCH)
     line, value, chance = y + 0.28, number(row["value"]), number(row["chance"])
+    folds = _fold_values(row)
+    axes.plot(folds, [line] * len(folds), "|", color=MUTED, ms=5, mew=0.8, alpha=0.7)
     if interval:
         axes.plot(row["ci"], [line, line], color=colour, lw=2.2, solid_capstyle="butt")
     if chance is not None:
@@ -154,13 +108,13 @@ def confusion_picture(row):
     import matplotlib.colors
     import numpy as np
 
-    classes = [_short(_clean(name), 14) for name in tables.classes_of(row)]
+    classes = [short(clean(name), 14) for name in tables.classes_of(row)]
     parts = np.array([[part or 0.0 for part in line] for line in tables.shares(row["confusion"])])
     many = len(classes) > 12
     size = min(WIDTH, 2.2 + 0.55 * len(classes))
     colours = matplotlib.colors.LinearSegmentedColormap.from_list("share", [PAPER, ACCENT])
-    with _style():
-        figure = _figure(size, size)
+    with style():
+        figure = blank(size, size)
         axes = figure.add_axes((1.15 / size, 1.15 / size, 1 - 1.35 / size, 1 - 1.75 / size))
         axes.imshow(parts, cmap=colours, vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=5 if many else 9)
@@ -169,7 +123,7 @@ def confusion_picture(row):
         axes.set(xlabel="predicted", ylabel="truth")
         stamps = " ".join(stamp for stamp in row.stamps if stamp in tables.STAMPS)
         title = f"{row.name} {row['system'] or ''} · {name_of(row['corpus'])} {row['target'] or ''}"
-        title = _short(_clean(title), 48) + (f"\n{stamps}" if stamps else "")
+        title = short(clean(title), 48) + (f"\n{stamps}" if stamps else "")
         axes.set_title(title, fontsize=10, color=WARN if row.synthetic else INK, loc="left")
         if not many:
             for i, line in enumerate(row["confusion"]):
@@ -184,7 +138,7 @@ def curves_picture(log, place):
     """Loss, metric on held-out data and speed over steps, whatever of them the log holds; None for an empty log."""
     metric = curves.eval_metric(log)
     panels = [
-        ("loss", [("train", "loss", ACCENT), ("eval", "loss", WARN)]),
+        *((key.replace("_", " "), [("train", key, ACCENT), ("eval", key, WARN)]) for key in curves.losses(log)),
         (metric and metric + tables.unit(metric), [("train", metric, ACCENT), ("eval", metric, WARN)]),
         (SPEED, [("train", "examples_per_second", ACCENT)]),
     ]
@@ -197,8 +151,8 @@ def curves_picture(log, place):
     panels = [(title, lines) for title, lines in panels if lines]
     if not panels:
         return None
-    with _style():
-        figure, boxes = _stack([1.35] * len(panels), above=0.34, below=0.34, left=0.6, right=0.15, bottom=0.2)
+    with style():
+        figure, boxes = stack([1.35] * len(panels), above=0.34, below=0.34, left=0.6, right=0.15, bottom=0.2)
         first = None
         for box, (title, lines) in zip(boxes, panels, strict=True):
             axes = figure.add_axes(box, sharex=first)
@@ -212,7 +166,7 @@ def curves_picture(log, place):
             if title == SPEED:
                 axes.set_ylim(bottom=0)
             axes.grid(axis="y")
-            axes.set_title(_clean(title), loc="left", fontsize=10, weight="bold")
+            axes.set_title(clean(title), loc="left", fontsize=10, weight="bold")
             axes.legend(
                 loc="lower right",
                 bbox_to_anchor=(1, 0.97),
@@ -249,52 +203,5 @@ def _curve(axes, steps, values, colour, label, marker):
     axes.plot(steps, values, color=colour, lw=1.6, marker=dots, ms=3.5, label=label)
 
 
-def _stack(sizes, above, below, left, right, bottom=0.0):
-    """A figure and the boxes of axes under each other; all lengths in inches, `sizes` are the heights of the axes."""
-    height = sum(size + above + below for size in sizes) + bottom
-    boxes, top = [], height
-    for size in sizes:
-        top -= above + size
-        boxes.append((left / WIDTH, top / height, (WIDTH - left - right) / WIDTH, size / height))
-        top -= below
-    return _figure(WIDTH, height), boxes
-
-
-def _figure(width, height):
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height))
-
-
-def _style():
-    import logging
-
-    import matplotlib
-
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a class name in a script that the font lacks
-    return matplotlib.rc_context(STYLE)
-
-
-def _save(figure, form, name="", **options):
-    import warnings
-
-    import matplotlib
-
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": f"ser_jax {name}"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(file, format=form, **options)
-    return file.getvalue()
-
-
 def _write(axes, x, y, text, **style):
     axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="baseline", **style)
-
-
-def _clean(text):
-    """One line without control characters, which neither a font nor XML has."""
-    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", " ", str(text)).split())
-
-
-def _short(text, length):
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,19 +1,21 @@
 """Renders result rows as one self-contained HTML page, with a CSV of all rows and PNG figures beside it."""
 
+import base64
+import hashlib
 import sys
 from pathlib import Path
 
 from ser_jax import files
-from ser_jax.errors import DONE, UsageError, UserError
+from ser_jax.errors import DONE, UsageError, UserError, suggestion
 
 EXAMPLE = "ser-jax report work/results.jsonl --workdir work/sample_cnn --out report.html"
-TEMPLATE = "page.html.j2"
+TEMPLATE, SCRIPT = "page.html.j2", "layers.js"
 
 
 def add_arguments(parser):
     parser.add_argument(
         "results",
-        nargs="+",
+        nargs="*",
         type=Path,
         metavar="RESULTS",
         help="results.jsonl of `probe` or `evaluate`, or folders that hold some",
@@ -27,6 +29,21 @@ def add_arguments(parser):
         help="work folder of `pretrain`, for learning curves (from its metrics.jsonl); may be repeated",
     )
     parser.add_argument(
+        "--layer-study",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FEATURES",
+        help="features file of several layers: maps of their correlations with valence and arousal; may be repeated",
+    )
+    parser.add_argument(
+        "--speaker",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="with --layer-study: whose maps to draw as PNG (default: who has the most utterances); may be repeated",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         default=Path("report.html"),
@@ -36,20 +53,26 @@ def add_arguments(parser):
 
 
 def run(args):
-    page, warnings = render(args.results, args.workdir, args.out)
+    if not (args.results or args.workdir or args.layer_study):
+        raise UsageError("nothing to report; name results.jsonl files, or give --layer-study or --workdir")
+    if args.speaker and not args.layer_study:
+        raise UsageError("--speaker: whose maps? give --layer-study FEATURES too")
+    page, warnings = render(args.results, args.workdir, args.out, args.layer_study, args.speaker)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(page)
     return DONE
 
 
-def render(results, workdirs, out):
+def render(results, workdirs, out, layer_studies=(), speakers=()):
     """Writes the page `out`, `<stem>.csv` and `<stem>_*.png`. Equal input files give equal output files.
 
     Args:
-      results: paths of results.jsonl files or of folders that hold some.
+      results: paths of results.jsonl files or of folders that hold some; without any, no `<stem>.csv` is written.
       workdirs: work folders of pretraining whose learning curves to show.
       out: path of the page, ending in .html.
+      layer_studies: features files of several layers; the cells of each go to `<stem>_layers_<number>.csv`.
+      speakers: whose maps to draw as figures; by default the speaker with the most utterances.
 
     Returns:
       (path of the page, warnings).
@@ -62,31 +85,59 @@ def render(results, workdirs, out):
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
         raise UsageError(f"--out {out}: give the name of an .html file")
-    rows, sources, warnings = reading.read_rows(results)
+    rows, sources, warnings = reading.read_rows(results) if results else ([], [], [])
     logs, more = reading.read_logs(workdirs)
     warnings += more
-    text, pictures, table = _build(rows, logs, sources, warnings, out.stem)
+    studies = _studies(layer_studies, speakers)
+    text, pictures, tables = _build(rows, logs, studies, sources, warnings, out.stem)
     try:
         for picture in pictures:
             with files.atomic_path(out.with_name(f"{out.stem}_{picture.name}.png")) as temporary:
                 temporary.write_bytes(picture.png)
-        files.write_text(out.with_suffix(".csv"), table)
+        for ending, table in tables.items():
+            files.write_text(out.with_name(f"{out.stem}{ending}.csv"), table)
         files.write_text(out, text)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
     return out, warnings
 
 
-def _build(rows, logs, sources, warnings, stem):
+def _studies(paths, speakers):
+    """What the page shows of each features file, each read once."""
+    if not paths:
+        return []
+    from ser_jax.report import layer_study, layer_view
+
+    first = {}
+    for path in map(Path, paths):
+        first.setdefault(path.resolve(), path)
+    studies = [layer_study.study(path) for path in first.values()]
+    known = [name for study in studies for name in study.views[1:]]
+    for speaker in speakers:
+        if speaker not in known:
+            raise UsageError(f"--speaker {speaker}: not in {studies[0].file}{suggestion(speaker, known)}")
+    return [layer_view.present(study, place, speakers) for place, study in enumerate(studies, 1)]
+
+
+def _build(rows, logs, studies, sources, warnings, stem):
+    """(text of the page, pictures, {ending of the name: CSV text})."""
     import jinja2
     import markupsafe
 
-    from ser_jax.report import curves, figures, tables
+    from ser_jax.report import csv_table, curves, figures, layer_scores, layer_study, tables, transcripts
 
-    metrics = figures.metric_pictures(rows)
+    found = layer_scores.read_scores(rows, [layer for each in studies for layer in each["study"].layers])
+    scores = _draw_scores(found)
+    drawn_as_curve = {row.number for each in found for row in each.rows}
+    single = [row for row in rows if row.number in drawn_as_curve]
+    several = [row for row in rows if row.number not in drawn_as_curve]
+    metrics = figures.metric_pictures(several)
     confusions = [(row, tables.confusion(row), figures.confusion_picture(row)) for row in rows if row["confusion"]]
     drawn = [(log, figures.curves_picture(log, place)) for place, log in enumerate(logs, 1)]
     pictures = [*metrics, *(picture for *_, picture in confusions), *(picture for _, picture in drawn)]
+    pictures += [picture for _, picture, _ in scores]
+    for each in studies:
+        pictures += [*each["maps"], each["curves"]]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -96,20 +147,66 @@ def _build(rows, logs, sources, warnings, stem):
         keep_trailing_newline=True,
     )
     environment.filters["svg"] = lambda picture: markupsafe.Markup(picture.svg())
+    script = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8") if studies else ""
     text = environment.get_template(TEMPLATE).render(
         t=tables,
         rows=rows,
-        groups=tables.headline(rows),
+        several=several,
+        single=single,
+        spread=any(tables.summary(row)["spread"] for row in several),
         legend=tables.stamp_legend(rows),
         metrics=metrics,
+        studies=studies,
+        orders=layer_study.ORDERS,
+        scores=scores,
+        examples=transcripts.sentences(rows),
         confusions=confusions,
         curves=[(log, picture, curves.training(log)) for log, picture in drawn],
         sources=sources,
         warnings=warnings,
         stem=stem,
+        contents=_contents(rows, sources, studies, logs),
         synthetic=sum(row.synthetic for row in rows),
+        script=markupsafe.Markup(script),
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
     )
-    return _encodable(text), [picture for picture in pictures if picture is not None], _encodable(tables.csv_text(rows))
+    csv = {"": csv_table.csv_text(rows)} if rows else {}
+    for place, each in enumerate(studies, 1):
+        csv[f"_layers_{place}"] = layer_study.cells(each["study"]).to_csv(index=False, float_format="%.6g")
+    return (
+        _encodable(text),
+        [picture for picture in pictures if picture is not None],
+        {ending: _encodable(table) for ending, table in csv.items()},
+    )
+
+
+def _draw_scores(found):
+    """[(scores, picture, which layer is best)] of curves over the layers."""
+    if not found:
+        return []
+    from ser_jax.report import layer_figures, layer_scores, tables
+
+    drawn = []
+    for place, scores in enumerate(found, 1):
+        summary = []
+        for metric, _, targets in scores.panels:
+            for target, points in targets.items():
+                best = layer_scores.best(points, metric)
+                value = f"{tables.format_metric(metric, best.value)}{' %' if tables.unit(metric) else ''}"
+                summary.append(f"{target}: best {metric} {value} at {best.layer}.")
+        drawn.append((scores, layer_figures.scores_picture(scores, f"scores_{place}"), " ".join(summary)))
+    return drawn
+
+
+def _contents(rows, sources, studies, logs):
+    """What the page holds, as texts for its first line."""
+
+    def count(number, what):
+        return f"{number} {what}{'' if number == 1 else 's'}"
+
+    texts = [f"{count(len(rows), 'result')} from {count(len(sources), 'file')}"] if rows else []
+    texts += [f"layer study of {count(len(studies), 'features file')}"] if studies else []
+    return texts + ([f"learning curves of {count(len(logs), 'pretraining run')}"] if logs else [])
 
 
 def _encodable(text):

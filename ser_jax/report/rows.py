@@ -77,7 +77,7 @@ def read_rows(paths):
     """Reads result rows from files, or from the results.jsonl files in and below folders.
 
     Rows are ordered for reading: probes before evaluations, in each SYNTHETIC ones last, then by corpus, target and
-    metric, the best first.
+    metric, the best first, LEAKY ones last.
 
     Returns:
       (rows, sources, warnings): sources are (file, number of rows, sha256), warnings are lines for the user.
@@ -187,13 +187,15 @@ def _check_row(data, where):
     ci = data.get("ci")
     if ci is not None and not (isinstance(ci, list) and len(ci) == 2 and all(_is_number(end) for end in ci)):
         wrong("ci must be [low, high]")
-    for key, kind in (("stamps", list), ("classes", list), ("folds", list), ("secondary", dict), ("confusion", list)):
+    for key, kind in (("stamps", list), ("classes", list), ("folds", list), ("secondary", dict), ("confusion", list),
+                      ("examples", list)):
         if data.get(key) is not None and not isinstance(data[key], kind):
             wrong(f"{key} must be {'a list' if kind is list else 'an object'}")
     if any(not isinstance(stamp, str) for stamp in data.get("stamps") or []):
         wrong("stamps must be texts")
-    if any(not isinstance(fold, dict) for fold in data.get("folds") or []):
-        wrong("folds must be objects")
+    for key in ("folds", "examples"):
+        if any(not isinstance(part, dict) for part in data.get(key) or []):
+            wrong(f"{key} must be objects")
     matrix = data.get("confusion")
     if matrix:
         size = len(matrix)
@@ -214,7 +216,8 @@ def _order(row):
     value = number(row["value"])
     better = math.inf if value is None else value if lower_is_better(row["metric"]) else -value
     kind = {"probe": 0, "evaluate": 1}.get(str(row["kind"]), 2)
-    return kind, row.synthetic, name_of(row["corpus"]), str(row["target"] or ""), row["metric"], better
+    leaky = "LEAKY" in row.stamps  # never above the honest figure
+    return kind, row.synthetic, name_of(row["corpus"]), str(row["target"] or ""), row["metric"], leaky, better
 
 
 def _config(file, warnings):

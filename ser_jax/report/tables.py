@@ -1,18 +1,16 @@
-"""The tables of a report as plain values for the template, and the rows as CSV."""
+"""The tables of a report as plain values for the template."""
 
-import csv
-import io
 import json
 import re
 
-from ser_jax.report.rows import name_of, number
+from ser_jax.report.rows import lower_is_better, name_of, number
 from ser_jax.results import IN_PERCENT, format_value
 
 STAMPS = {
     "SYNTHETIC": "Speech made by a synthesiser (the embedded corpus), tested or pretrained on. It shows that the "
     "machinery runs; it says nothing about human emotion and must not be quoted as a result.",
     "LEAKY": "A speaker or an audio file is on both sides of a train/test split (or a text, where a linguistic feature "
-    "is in the row). The figure is too optimistic.",
+    "is in the row), or the features were selected with the labels of the tested rows. The figure is too optimistic.",
     "TEXT-SHARED": "The same sentences are on both sides of the split. Usual for acted corpora with few sentences, and "
     "harmless for speakers, but the text is not held out.",
     "TRANSDUCTIVE": "The checkpoint was pretrained, without emotion labels, on utterances that are now tested. Found "
@@ -22,23 +20,6 @@ KINDS = {"probe": "Probes: heads on frozen embeddings", "evaluate": "Checkpoints
 SECTIONS = ("checkpoint", "features", "corpus", "protocol")
 DARK_SHARE, DIM_SHARE = 0.72, 0.45  # cells beyond this share need the other text colour, on white and on black pages
 LARGEST_TABLE = 16  # classes; a larger confusion matrix is shown as a picture
-LEADING = (
-    "result",
-    "kind",
-    "system",
-    "corpus.name",
-    "target",
-    "protocol.name",
-    "head",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "chance",
-    "n",
-    "n_speakers",
-    "stamps",
-)
 SHOWN_ELSEWHERE = (
     "kind",
     "system",
@@ -58,6 +39,7 @@ SHOWN_ELSEWHERE = (
     "head",
     "notes",
     "versus",
+    "examples",
 )
 LABELS = {"ci_method": "CI method", "n_speakers": "speakers", "fold_pooling": "pooling of folds"}
 NOTHING = "—"
@@ -122,10 +104,12 @@ def summary(row):
     """The display texts of one row."""
     ci, chance = row["ci"], number(row["chance"])
     interval = format_interval(row["metric"], ci)
+    features = row["features"] if isinstance(row["features"], dict) else {}
     return {
         "name": row.name,
         "anchor": row.name.lower(),
         "system": str(row["system"] or "unnamed"),
+        "layer": str(features.get("layer") or "") if features.get("layers") else "",
         "head": str(row["head"] or ""),
         "corpus": name_of(row["corpus"]) or NOTHING,
         "split": str(row["split"] or ""),
@@ -136,13 +120,26 @@ def summary(row):
         "definition": str(row["definition"] or ""),
         "value": format_metric(row["metric"], row["value"]),
         "interval": interval,
-        "at_chance": bool(interval) and chance is not None and ci[0] <= chance <= ci[1],
+        "verdict": _verdict(row["metric"], ci, chance) if interval and chance is not None else "",
+        "spread": _spread(row, row["metric"]),
         "chance": format_metric(row["metric"], chance),
         "n": format_count(row["n"]),
         "speakers": format_count(row["n_speakers"]),
         "badges": badges(row),
         "synthetic": row.synthetic,
     }
+
+
+def _verdict(metric, ci, chance):
+    if ci[0] <= chance <= ci[1]:
+        return "CI includes chance"
+    return "worse than chance" if (ci[0] > chance) == lower_is_better(metric) else ""
+
+
+def _spread(row, metric):
+    """'folds 0.325 ± 0.069' where the row gives mean and standard deviation over the folds, else ""."""
+    mean, spread = (number((row["secondary"] or {}).get(f"{metric}_fold_{key}")) for key in ("mean", "std"))
+    return "" if spread is None else f"folds {format_metric(metric, mean)} ± {format_metric(metric, spread)}"
 
 
 def stamp_legend(rows):
@@ -234,11 +231,16 @@ def _cell_class(share, right):
 
 
 def secondary(row):
-    """[(metric, value)]; "UAR_fold_mean" and "UAR_chance" take the unit of UAR."""
-    pairs = [
-        (name, re.sub("_(fold_mean|chance)$", "", name), value) for name, value in (row["secondary"] or {}).items()
-    ]
-    return [(name.replace("_", " ") + unit(metric), format_metric(metric, value)) for name, metric, value in pairs]
+    """[(metric, value)]; "UAR_fold_mean", "WER of silence" have the unit of their metric, a std stands with its mean."""
+    pairs = []
+    for name, value in (row["secondary"] or {}).items():
+        metric = re.sub("(_fold_mean|_fold_std|_chance| of .*)$", "", name)
+        spread = _spread(row, metric)
+        if spread and name.endswith("_fold_mean"):
+            pairs.append((f"{metric}{unit(metric)}", f"{spread} (mean ± std)"))
+        elif not (spread and name.endswith("_fold_std")):
+            pairs.append((name.replace("_", " ") + unit(metric), format_metric(metric, value)))
+    return pairs
 
 
 def notes(row):
@@ -248,10 +250,18 @@ def notes(row):
 
 
 def folds(row):
-    """[(name, value, n)]."""
-    return [
-        (str(fold.get("name", place)), format_metric(row["metric"], fold.get("value")), format_count(fold.get("n")))
-        for place, fold in enumerate(row["folds"] or [], 1)
+    """(names of the metrics, [(name, value, values of these metrics, n)]); no names where folds have one value only."""
+    given = row["folds"] or []
+    names = [name for name in dict.fromkeys(key for fold in given for key in fold) if name not in ("name", "value", "n")]
+    names = [name for name in names if any(number(fold.get(name)) is not None for fold in given)]
+    return [name + unit(name) for name in names], [
+        (
+            str(fold.get("name", place)),
+            format_metric(row["metric"], fold.get("value")),
+            [format_metric(name, fold.get(name)) for name in names],
+            format_count(fold.get("n")),
+        )
+        for place, fold in enumerate(given, 1)
     ]
 
 
@@ -289,43 +299,6 @@ def _show(value):
     if isinstance(value, dict | list):
         return json.dumps(value, indent=2, ensure_ascii=False), True
     return str(value), False
-
-
-def flat(row):
-    """One row as {column: value}: nested objects by dots, lists of texts joined by ";", other lists as JSON."""
-    result = {"result": row.name}
-    interval = row["ci"] or [None, None]
-
-    def add(prefix, value):
-        if isinstance(value, dict):
-            for name, part in value.items():
-                add(f"{prefix}.{name}", part)
-        elif isinstance(value, list):
-            plain = all(isinstance(part, str) for part in value)
-            result[prefix] = ";".join(value) if plain else json.dumps(value, ensure_ascii=False)
-        else:
-            result[prefix] = value
-
-    for key, value in row.data.items():
-        if key == "ci":
-            result["ci_low"], result["ci_high"] = interval
-        elif isinstance(value, str) and key in SECTIONS:
-            add(f"{key}.name", value)
-        else:
-            add(key, value)
-    return result
-
-
-def csv_text(rows):
-    """All rows as CSV text: the columns of the headline table first, then every other field, by name."""
-    flattened = [flat(row) for row in rows]
-    present = {column for line in flattened for column in line}
-    columns = [*LEADING, *sorted(present - set(LEADING))]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(flattened)
-    return file.getvalue()
 
 
 def as_json(value):
