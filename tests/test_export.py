@@ -8,6 +8,7 @@ import re
 import resource
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import jax
@@ -85,7 +86,7 @@ def _assert_same(ours, theirs, names=None):
 @pytest.mark.parametrize("layer", ["features", "block_1"])
 def test_an_embedding_depends_on_its_utterance_alone(trained, corpus, layer, monkeypatch):
     short = corpus.index.index[corpus.index["num_samples"].isin([3_200, 8_000])].tolist()  # two buckets
-    embedder = Embedder(trained, layer, ALL, None, 4)
+    embedder = Embedder(trained, layer, ALL, "whole", 4)
     reference = _embed(embedder, corpus, short)
     assert len(reference) == 16 and len({tuple(value) for value in reference.values()}) == 16
     channels = {"features": 12, "block_1": 8}[layer]
@@ -98,20 +99,76 @@ def test_an_embedding_depends_on_its_utterance_alone(trained, corpus, layer, mon
     _assert_same(_embed(embedder, corpus, [short[0]] * 7 + short[5:9]), reference, [f"{corpus.index['id'].iloc[short[5]]}/0"])
     monkeypatch.setattr(batches, "padded_length", lambda length, seconds: 11_111)  # padding, bucket, batch size
     for batch_size in (1, 5) if layer == "features" else (5,):
-        _assert_same(_embed(Embedder(trained, layer, ALL, None, batch_size), corpus, short), reference)
+        _assert_same(_embed(Embedder(trained, layer, ALL, "whole", batch_size), corpus, short), reference)
 
 
 def test_frames_are_those_that_are_pooled(trained, corpus):
     rows = corpus.index.index[corpus.index["num_samples"] < 4_000].tolist()
-    frames = _embed(Embedder(trained, "features", "none", None, 4), corpus, rows)
-    pooled = _embed(Embedder(trained, "", ALL, None, 4), corpus, rows)
+    frames = _embed(Embedder(trained, "features", "none", "whole", 4), corpus, rows)
+    pooled = _embed(Embedder(trained, None, ALL, "whole", 4), corpus, rows)
     lengths = dict(zip(corpus.index["id"], corpus.index["num_samples"], strict=True))
     for name, value in frames.items():
         assert value.shape == (lengths[name.split("/")[0]] // 81, 12)
         np.testing.assert_allclose(np.concatenate([value.mean(0), value.max(0), value.std(0)]), pooled[name], atol=2e-6)
-    other = _embed(Embedder(trained, "", "max+mean", None, 4), corpus, rows)
+    other = _embed(Embedder(trained, None, "max+mean", "whole", 4), corpus, rows)
     for name, value in other.items():
         np.testing.assert_allclose(value, np.concatenate([pooled[name][12:24], pooled[name][:12]]), atol=1e-6)
+
+
+def test_layers_stand_side_by_side(trained, corpus):
+    rows = corpus.index.index[corpus.index["num_samples"] < 4_000].tolist()
+    several = Embedder(trained, "features,block_[13]", "mean+std", "whole", 8)
+    assert several.layers == ["block_1", "block_3", "features"]  # the order of the net, not of the alphabet or the option
+    assert several.columns == [{"layer": "block_1", "start": 0, "stop": 16}, {"layer": "block_3", "start": 16, "stop": 48},
+                               {"layer": "features", "start": 48, "stop": 72}]
+    found = _embed(several, corpus, rows)
+    for column in several.columns:
+        alone = _embed(Embedder(trained, column["layer"], "mean+std", "whole", 8), corpus, rows)
+        for name, value in alone.items():
+            np.testing.assert_allclose(found[name][column["start"]:column["stop"]], value, atol=1e-6)
+    assert Embedder(trained, "*").layers == ["stem", "block_1", "block_2", "block_3", "features"]
+    assert Embedder(trained, "features, features,f*").layers == ["features"]
+
+
+def test_steps_of_several_layers_stand_side_by_side(trained, corpus):
+    frames = _embed(Embedder(trained, "block_3,features", "none", "whole", 4), corpus, [0, 1])
+    alone = _embed(Embedder(trained, "features", "none", "whole", 4), corpus, [0, 1])
+    for name, value in frames.items():
+        assert value.shape == (len(alone[name]), 16 + 12)
+        np.testing.assert_allclose(value[:, 16:], alone[name], atol=1e-6)
+    with pytest.raises(UsageError, match="--pooling none: block_2 has .* steps where block_1 has .*; export them one by"):
+        Embedder(trained, "block_[12]", "none")
+
+
+def test_the_model_says_what_is_taken_by_default(trained):
+    ours = Embedder(trained)
+    assert (ours.layers, ours.pooling, ours.seconds) == (["features"], "mean+max", 5.0)
+    assert Embedder(trained, seconds="whole").seconds is None
+
+
+def test_all_gated_units_of_a_wavenet_depend_on_their_utterance_alone(corpus, monkeypatch):
+    from ser_jax.config import Experiment
+    from ser_jax.models.wavenet import WaveNetConfig
+    from ser_jax.network import Network
+    from ser_jax.tasks.ctc import CTCConfig
+
+    experiment = Experiment("wavenet", WaveNetConfig(channels=6), CTCConfig())
+    network, random = Network(experiment), np.random.default_rng(0)
+    params, stats = jax.tree.map(lambda leaf: leaf + 0.1 * np.abs(random.standard_normal(leaf.shape).astype(leaf.dtype)),
+                                 network.init(0))
+    trained = types.SimpleNamespace(experiment=experiment, network=network, params=params, stats=stats)
+    embedder = Embedder(trained, batch_size=4)
+    assert (embedder.layers, embedder.pooling, embedder.seconds) == ([f"gcu_{i:02d}" for i in range(1, 16)], "mean", None)
+    rows = corpus.index.index[corpus.index["num_samples"].isin([3_200, 8_000])].tolist()
+    reference = _embed(embedder, corpus, rows)
+    assert len({tuple(value) for value in reference.values()}) == 16 == len(reference)
+    layers = np.stack(list(reference.values())).reshape(16, 15, 6)
+    assert (layers.std(axis=0) > 1e-4).all()  # every value of every layer tells utterances apart
+    _assert_same(_embed(embedder, corpus, rows[::-1]), reference)
+    alone = _embed(embedder, corpus, rows[:1])
+    _assert_same(alone, reference, alone.keys())
+    monkeypatch.setattr(batches, "padded_length", lambda length, seconds: 17_777)
+    _assert_same(_embed(Embedder(trained, batch_size=5), corpus, rows), reference)
 
 
 def test_eight_devices_give_the_embeddings_of_one(trained_workdir, tiny_corpus, eight_devices):
@@ -126,6 +183,8 @@ def test_wrong_layers_and_poolings_are_named(trained):
         Embedder(trained, "block_11")
     with pytest.raises(UsageError, match="--layer x: .*block_1.*features"):
         Embedder(trained, "x")
+    with pytest.raises(UsageError, match="--layer blok_.: .*did you mean"):
+        Embedder(trained, "features,blok_*")
     with pytest.raises(UsageError, match="--pooling mean,max: .*did you mean"):
         Embedder(trained, pooling="mean,max")
     with pytest.raises(UsageError, match="--pooling none: .*mean, max, std"):
@@ -164,6 +223,7 @@ def test_what_is_in_the_file(exported, trained, corpus, tiny_experiment):
     assert metadata["corpus"] == {"name": "tiny", "fingerprint": corpus.fingerprint, "synthetic": False}
     assert (metadata["kind"], metadata["layer"], metadata["pooling"], metadata["chunk_seconds"]) == (
         "sample_cnn", "features", "mean+max", 0.3)
+    assert metadata["columns"] == [{"layer": "features", "start": 0, "stop": 24}] and found.layers == ["features"]
     assert metadata["experiment"]["model"]["filters"] == list(tiny_experiment.model.filters)
     assert metadata["linguistic"] is False and metadata["pretrained_synthetic"] is False
     assert os.listdir(exported.parent) == ["f.parquet"]  # no part, no ledger, no temporary file is left
@@ -184,6 +244,19 @@ def test_every_format_holds_the_same(exported, trained, corpus, suffix, tmp_path
     pandas.testing.assert_frame_equal(ours.table, theirs.table)
     assert (ours.embedding == theirs.embedding).all()
     assert ours.metadata == theirs.metadata
+
+
+def test_layers_of_a_file_can_be_taken_apart(trained_workdir, tiny_corpus, trained, corpus, tmp_path):
+    out = tmp_path / "f.parquet"
+    assert cli.main(["export", "--workdir", str(trained_workdir), "--corpus", str(tiny_corpus), "--out", str(out),
+                     "--layer", "block_*", "--pooling", "mean", "--chunk-seconds", "0.3"]) == 0
+    found = read_features(out)
+    assert found.embedding.shape == (72, 32) and found.layers == ["block_1", "block_2", "block_3"]
+    assert found.metadata["layer"] == "block_*"
+    alone = _embed(Embedder(trained, "block_3", "mean", 0.3), corpus)
+    some = found.select_layers(["block_3"])
+    for name, chunk, value in zip(some.table["id"], some.table["chunk"], some.embedding):
+        np.testing.assert_allclose(value, alone[f"{name}/{chunk}"], atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -233,7 +306,8 @@ def parts(monkeypatch):
             raise Killed
         made.append(sorted({piece.row for piece in pieces}))
         if made.junk:
-            return features.Features(corpus.index.iloc[made[-1]][["id"]], np.zeros((len(made[-1]), 24)), metadata)
+            zeros = np.zeros((len(made[-1]), metadata["columns"][-1]["stop"]))
+            return features.Features(corpus.index.iloc[made[-1]][["id"]], zeros, metadata)
         return compute(trained, corpus, embedder, pieces, metadata, progress)
 
     made = Count()
@@ -273,7 +347,7 @@ def test_parts_of_other_settings_are_never_used(trained, trained_workdir, corpus
     other.params = jax.tree.map(lambda leaf: leaf * 1.5, other.params)
     other.hash = "another"
     parts.junk = True
-    for stale in ({"trained": other}, {"layer": "block_1"}, {"pooling": "max"}, {"seconds": None}, {"part_utterances": 16}):
+    for stale in ({"trained": other}, {"layer": "block_1"}, {"pooling": "max"}, {"seconds": "whole"}, {"part_utterances": 16}):
         settings = {"trained": trained, "seconds": 0.3, "part_utterances": 10, **stale}
         parts.die_after = len(parts) + 1
         with pytest.raises(Killed):
@@ -357,7 +431,11 @@ def test_a_corpus_of_nothing_but_short_utterances_is_refused(trained, short_corp
     [
         (["--out", "f.h5"], "--out f.h5: end it in one of .parquet, .npz, .csv"),
         (["--layer", "fetures"], "--layer fetures: .*did you mean .?features"),
+        (["--layer", "block_*,"], "--layer : unknown.*known: stem, block_1, "),
         (["--pooling", "men"], "--pooling men: .*did you mean .?mean"),
+        (["--pooling", "none", "--layer", "*"], "--pooling none: block_1 has "),
+        (["--jobs", "2"], "--jobs goes with --functionals"),
+        (["--functionals", "eGeMAPSv02"], "--workdir is of checkpoints"),
         (["--chunk-seconds", "inf"], "--chunk-seconds inf: give a length in seconds, or 'whole'"),
         (["--chunk-seconds", "0"], "--chunk-seconds 0: give a length in seconds, or 'whole'"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),

@@ -109,6 +109,59 @@ def test_a_changed_csv_is_noticed(tmp_path, capsys):
     assert "not what was exported" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_layers_can_be_told_apart(tmp_path, suffix):
+    columns = [{"layer": "gcu_01", "start": 0, "stop": 2}, {"layer": "gcu_02", "start": 2, "stop": 3},
+               {"layer": "gcu_03", "start": 3, "stop": 5}]
+    embedding = np.arange(20, dtype=np.float32).reshape(4, 5)
+    path = tmp_path / f"f{suffix}"
+    features = Features(_features(embedding).table, embedding, {**METADATA, "layer": "gcu_*", "columns": columns})
+    written = write_features(features, path)
+    found = read_features(path)
+    assert found.layers == ["gcu_01", "gcu_02", "gcu_03"] and found.metadata["columns"] == columns
+    some = found.select_layers(["gcu_03", "gcu_02"])
+    assert some.embedding.tolist() == embedding[:, [3, 4, 2]].tolist()
+    assert some.metadata["columns"] == [{"layer": "gcu_03", "start": 0, "stop": 2},
+                                        {"layer": "gcu_02", "start": 2, "stop": 3}]
+    assert some.metadata["layer"] == "gcu_03,gcu_02" and some.metadata["features_hash"] == written
+    assert some.rows([True, False, True, False]).select_layers(["gcu_02"]).embedding.tolist() == [[2], [12]]
+    pd.testing.assert_frame_equal(some.table, found.table)
+    assert found.metadata["layer"] == "gcu_*" and found.embedding.shape == (4, 5)  # left as it was
+    assert found.select_layers(found.layers) is found
+    by_name = {**found.metadata, "layer": ",".join(found.layers)}
+    assert extractor_hash(by_name, 5) == extractor_hash(found.metadata, 5)
+    assert extractor_hash(some.metadata, 3) != extractor_hash(found.select_layers(["gcu_01", "gcu_02"]).metadata, 3)
+    with pytest.raises(UserError, match="no layer 'gcu_3' in the features .did you mean 'gcu_03'.*; layers: gcu_01, "):
+        found.select_layers(["gcu_3"])
+    for names in ([], ["gcu_01", "gcu_01"]):
+        with pytest.raises(UserError, match="each once"):
+            found.select_layers(names)
+
+
+def test_files_that_do_not_tell_their_layers_are_read(tmp_path):
+    write_features(_features(np.ones((3, 2), np.float32)), tmp_path / "f.npz")
+    found = read_features(tmp_path / "f.npz")
+    assert found.layers == [] and "columns" not in found.metadata
+    with pytest.raises(UserError, match="export them again"):
+        found.select_layers(["conv_4"])
+
+
+@pytest.mark.parametrize("columns", [
+    [{"layer": "a", "start": 0, "stop": 1}],  # one value too few
+    [{"layer": "a", "start": 0, "stop": 2}, {"layer": "b", "start": 1, "stop": 2}],
+    [{"layer": "a", "start": 0, "stop": 1}, {"layer": "a", "start": 1, "stop": 2}],
+    [{"layer": "a", "start": 0}],
+])
+def test_layers_that_cannot_be_are_refused(tmp_path, columns):
+    path = tmp_path / "f.csv"
+    write_features(_features(np.ones((3, 2), np.float32)), path)
+    sidecar = tmp_path / "f.csv.json"
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "columns": columns}))
+    with pytest.raises(UserError, match="f.csv: .*") as error:
+        read_features(path)
+    assert "\n" not in str(error.value)
+
+
 def test_bad_files_end_in_one_line(tmp_path):
     def refused(name, match):
         with pytest.raises(UserError, match=match) as error:

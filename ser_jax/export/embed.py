@@ -1,5 +1,7 @@
 """A frozen checkpoint as a function from pieces of utterances to embeddings."""
 
+import fnmatch
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import numpy as np
 from ser_jax import sharding
 from ser_jax.data import batches
 from ser_jax.errors import UsageError, suggestion
+from ser_jax.export.features import layer_columns
 from ser_jax.models.layers import masked_max, masked_mean, masked_std
 
 POOLINGS = {"mean": masked_mean, "max": masked_max, "std": masked_std}
@@ -15,27 +18,41 @@ POOLINGS = {"mean": masked_mean, "max": masked_max, "std": masked_std}
 class Embedder:
     """Applies a checkpoint to utterances; an embedding depends on nothing but its own utterance and the checkpoint.
 
+    Several layers are pooled each on its own, on the device, and stand side by side: layer 1, layer 2, …
+
     Args:
       trained: checkpoint.Trained.
-      layer: name of a tap; "" = the feature layer that the model names.
+      layer: names or shell patterns of taps, separated by commas, e.g. "gcu_*"; whatever their order here, the layers
+        are in that of the model. None = the model's `feature_layer`.
       pooling: "mean", "max", "std" or several joined by "+" (concatenated in that order), or "none" for every step.
-      seconds: length of the pieces; None = whole utterances.
+        None = the model's `feature_pooling`.
+      seconds: length of the pieces, or "whole" for whole utterances. None = the model's `feature_seconds`.
       batch_size: rows of a device batch, rounded up to a multiple of the devices.
       devices: default: the devices of this process.
 
+    Attributes:
+      layer, pooling: as asked for, or the model's.
+      seconds: length of the pieces; None = whole utterances.
+      columns: which values of an embedding belong to which layer; see `export.features`.
+
     Raises:
-      UsageError: unknown layer or pooling.
+      UsageError: unknown layer or pooling; steps asked for of layers that do not have the same.
     """
 
-    def __init__(self, trained, layer="", pooling="mean+max", seconds=5.0, batch_size=32, devices=None):
-        self.network, self.seconds, self.pooling = trained.network, seconds, pooling
+    def __init__(self, trained, layer=None, pooling=None, seconds=None, batch_size=32, devices=None):
+        model, self.network = trained.experiment.model, trained.network
+        self.layer = model.feature_layer if layer is None else layer
+        self.pooling = model.feature_pooling if pooling is None else pooling
+        self.seconds = model.feature_seconds if seconds is None else None if seconds == "whole" else seconds
         self.mesh = sharding.mesh(devices or jax.local_devices())
-        taps = jax.eval_shape(self.network.apply, trained.params, trained.stats, self._example())["taps"]
-        self.layer = layer or trained.experiment.model.feature_layer
-        _check_name("--layer", self.layer, taps)
-        names = pooling.split("+")
+        names = self.pooling.split("+")
         for name in names:
             _check_name("--pooling", name, [*POOLINGS, "none"] if len(names) == 1 else POOLINGS)
+        taps = self._taps(trained)
+        self.layers = _matching(self.layer, taps)
+        if self.pooling == "none":
+            _check_steps({name: taps[name][1] for name in self.layers})
+        self.columns = layer_columns(self.layers, [taps[name][-1] * len(names) for name in self.layers])
         if batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: must be at least 1")
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
@@ -43,17 +60,28 @@ class Embedder:
         self._weights = jax.device_put((trained.params, trained.stats), replicate)
         self._forward = jax.jit(self._embed, out_shardings=replicate)
 
-    def _example(self):
+    def _taps(self, trained):
+        """{tap: shape of its values for one utterance}, in the order of the model."""
         size = max(self.network.task.min_samples, 16_000)
-        return {"speech": jax.ShapeDtypeStruct((1, size), jnp.int16), "length": jax.ShapeDtypeStruct((1,), jnp.int32)}
+        example = {"speech": jax.ShapeDtypeStruct((1, size), jnp.int16), "length": jax.ShapeDtypeStruct((1,), jnp.int32)}
+        shapes = {}
+
+        def note(*inputs):  # what eval_shape returns is sorted by name
+            shapes.update({name: x.shape for name, (x, _) in self.network.apply(*inputs)["taps"].items()})
+
+        jax.eval_shape(note, trained.params, trained.stats, example)
+        return shapes
 
     def _embed(self, params, stats, batch):
         # TF32 and bf16 passes differ between batch shapes; an embedding must not.
         with jax.default_matmul_precision("highest"):
-            x, mask = self.network.apply(params, stats, batch)["taps"][self.layer]
+            taps = self.network.apply(params, stats, batch)["taps"]
+        chosen = [taps[name] for name in self.layers]
+        mask = chosen[0][1]
         if self.pooling == "none":
-            return x, mask
-        return jnp.concatenate([POOLINGS[name](x, mask) for name in self.pooling.split("+")], axis=-1), mask.any(1)
+            return jnp.concatenate([x for x, _ in chosen], axis=-1), mask
+        pooled = [POOLINGS[name](*tap) for tap in chosen for name in self.pooling.split("+")]
+        return jnp.concatenate(pooled, axis=-1), mask.any(1)
 
     def run(self, speech_of, pieces):
         """Yields (piece, f32[D], or f32[steps, D] without pooling) for every piece, in an order of its own.
@@ -82,3 +110,22 @@ class Embedder:
 def _check_name(option, word, known):
     if word not in known:
         raise UsageError(f"{option} {word}: unknown{suggestion(word, known)}; known: {', '.join(known)}")
+
+
+def _matching(text, taps):
+    """Names of the taps that a comma list of names and shell patterns asks for, in the order of the taps."""
+    chosen = set()
+    for word in text.split(","):
+        found = fnmatch.filter(taps, word.strip())
+        if not found:
+            _check_name("--layer", word.strip(), taps)
+        chosen.update(found)
+    return [name for name in taps if name in chosen]
+
+
+def _check_steps(steps):
+    first, *others = steps
+    for name in others:
+        if steps[name] != steps[first]:
+            raise UsageError(f"--pooling none: {name} has {steps[name]} steps where {first} has {steps[first]}; "
+                             "export them one by one, or choose a pooling")

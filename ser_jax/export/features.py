@@ -3,7 +3,8 @@
 Formats, by the end of the name: `.parquet` (of choice: column `embedding` is FixedSizeList<float32>, metadata is JSON
 under the schema key `ser_jax`), `.npz` (one array per column, no pickle) and `.csv` (columns e0, e1, …; metadata in
 `<file>.json` beside it). Float32 values survive each of them bit for bit. A file made elsewhere needs only `id` and the
-embedding. With a column `frame` (pooling "none") a piece of an utterance has one row per frame.
+embedding. With a column `frame` (pooling "none") a piece of an utterance has one row per frame. An embedding may be
+several layers side by side: metadata `columns` = [{"layer", "start", "stop"}, …] names the values of each, in order.
 """
 
 import dataclasses
@@ -48,14 +49,44 @@ class Features:
         self.table = _complete(self.table)
         self.embedding = np.ascontiguousarray(self.embedding, dtype=np.float32)
         if self.embedding.ndim != 2 or len(self.embedding) != len(self.table):
-            raise ValueError(
-                f"embedding of shape {self.embedding.shape} for {len(self.table)} rows; expected [rows, D]"
-            )
+            raise ValueError(f"embedding of shape {self.embedding.shape} for {len(self.table)} rows; expected [rows, D]")
+        if self.metadata.get("columns") is not None:
+            _check_layers(self.metadata["columns"], self.embedding.shape[1])
 
     def rows(self, keep):
         """The features of the rows where bool[N] `keep` holds."""
         keep = np.asarray(keep)
         return Features(self.table[keep].reset_index(drop=True), self.embedding[keep], self.metadata)
+
+    @property
+    def layers(self):
+        """Names of the layers whose values make the embedding, in its order; [] where the file does not tell."""
+        return [column["layer"] for column in self.metadata.get("columns") or []]
+
+    def select_layers(self, names):
+        """The features of some layers only, side by side in the order of `names`.
+
+        Metadata `columns` and `layer` tell of these layers; `features_hash` stays that of the file, as in `rows`. All
+        layers in their order are the features as they are.
+
+        Raises:
+          UserError: an unknown layer, one named twice, or none.
+        """
+        if not self.layers:
+            raise UserError("the features do not tell which values belong to which layer; export them again")
+        columns = {column["layer"]: column for column in self.metadata["columns"]}
+        for name in names:
+            if name not in columns:
+                raise UserError(f"no layer {name!r} in the features{suggestion(name, columns)}; "
+                                f"layers: {', '.join(columns)}")
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"layers {', '.join(names) or 'none'}: name at least one, and each once")
+        if list(names) == self.layers:
+            return self
+        blocks = [self.embedding[:, columns[name]["start"]:columns[name]["stop"]] for name in names]
+        metadata = {**self.metadata, "layer": ",".join(names),
+                    "columns": layer_columns(names, [block.shape[1] for block in blocks])}
+        return Features(self.table, np.concatenate(blocks, axis=1), metadata)
 
     @property
     def units(self):
@@ -84,14 +115,12 @@ def read_features(path):
     if "id" not in table:
         raise UserError(f"{path}: no column 'id'; columns: {', '.join(map(str, table.columns))}")
     if metadata is None:
-        print(
-            f"{path}: no ser_jax metadata: the extractor, its pretraining data and the corpus are taken as unknown",
-            file=sys.stderr,
-        )
+        print(f"{path}: no ser_jax metadata: the extractor, its pretraining data and the corpus are taken as unknown",
+              file=sys.stderr)
         metadata = {"kind": "unknown"}
     try:
         features = Features(table, embedding, metadata)
-    except (ValueError, TypeError) as error:  # e.g. a word in a column of numbers
+    except (ValueError, TypeError, KeyError) as error:  # e.g. a word in a column of numbers
         raise UserError(f"{path}: a column does not hold what it should ({_one_line(error)})") from None
     key = _key(features.table)
     twice = features.table.duplicated(key)
@@ -101,10 +130,8 @@ def read_features(path):
         raise UserError(f"{path}: {int(twice.sum())} rows repeat an {' and '.join(key)}, first {first}")
     now = content_hash(features)
     if metadata.get("features_hash") not in (None, now):
-        print(
-            f"{path}: the content is not what was exported (changed by hand?); its features_hash is now {now}",
-            file=sys.stderr,
-        )
+        print(f"{path}: the content is not what was exported (changed by hand?); its features_hash is now {now}",
+              file=sys.stderr)
     features.metadata = {**metadata, "features_hash": now}
     return features
 
@@ -149,13 +176,32 @@ def content_hash(features):
     return digest.hexdigest()[:16]
 
 
+def layer_columns(layers, widths):
+    """Metadata `columns` of layers side by side, each so many values wide."""
+    stops = np.cumsum(widths).tolist()
+    return [{"layer": layer, "start": stop - width, "stop": stop} for layer, width, stop in zip(layers, widths, stops)]
+
+
 def extractor_hash(metadata, dimension):
-    """Hash of what made the embedding: checkpoint, layer, pooling, chunking, size; equal for any corpus and package
+    """Hash of what made the embedding: checkpoint, layers, pooling, chunking, size; equal for any corpus and package
     version."""
     made = {key: metadata.get(key) for key in EXTRACTOR_KEYS}
-    return canonical_hash(
-        {**made, "checkpoint": (metadata.get("checkpoint") or {}).get("hash"), "dimension": int(dimension)}
-    )
+    columns = metadata.get("columns") or []
+    if len(columns) > 1:  # the same layers may be asked for by a pattern or by their names
+        made["layer"] = ",".join(column["layer"] for column in columns)
+    checkpoint = (metadata.get("checkpoint") or {}).get("hash")
+    return canonical_hash({**made, "checkpoint": checkpoint, "dimension": int(dimension)})
+
+
+def _check_layers(columns, dimension):
+    stop, seen = 0, set()
+    for column in columns:
+        if not stop == column["start"] < column["stop"] or column["layer"] in seen:
+            raise ValueError(f"metadata columns do not follow each other: {column}")
+        stop = column["stop"]
+        seen.add(column["layer"])
+    if stop != dimension:
+        raise ValueError(f"metadata columns name {stop} values of an embedding of {dimension}")
 
 
 def _key(table):
@@ -173,11 +219,8 @@ def _complete(table):
         if column in TEXT_COLUMNS:
             columns[column] = [""] * len(table) if given is None else given.fillna("").astype(str).to_numpy()
         elif column in NUMBER_COLUMNS:
-            columns[column] = (
-                np.full(len(table), np.nan)
-                if given is None
-                else pd.to_numeric(given).to_numpy(np.float64, na_value=np.nan)
-            )
+            columns[column] = (np.full(len(table), np.nan) if given is None
+                               else pd.to_numeric(given).to_numpy(np.float64, na_value=np.nan))
         else:
             kind = np.int64 if column == "chunk" else bool
             columns[column] = np.zeros(len(table), kind) if given is None else given.fillna(0).to_numpy().astype(kind)
@@ -292,13 +335,8 @@ def _read_csv(path):
     if not dimensions or set(dimensions) != {f"e{i}" for i in range(len(dimensions))}:
         some = ", ".join(names[:8])
         raise UserError(f"{path}: the embedding must be in columns e0, e1, … without gaps; columns: {some}…")
-    types = {
-        **dict.fromkeys(TEXT_COLUMNS, pa.string()),
-        **dict.fromkeys(NUMBER_COLUMNS, pa.float64()),
-        "chunk": pa.int64(),
-        "seen_in_pretraining": pa.bool_(),
-        **dict.fromkeys(dimensions, pa.float32()),
-    }
+    types = {**dict.fromkeys(TEXT_COLUMNS, pa.string()), **dict.fromkeys(NUMBER_COLUMNS, pa.float64()),
+             "chunk": pa.int64(), "seen_in_pretraining": pa.bool_(), **dict.fromkeys(dimensions, pa.float32())}
     # Parsed as float32 at once: by way of float64 a value could be rounded twice.
     table = pc.read_csv(
         path,

@@ -1,49 +1,73 @@
-"""Export embeddings of a prepared corpus from a frozen checkpoint: one row per piece of an utterance.
+"""Export features of a prepared corpus: embeddings from a frozen checkpoint, one row per piece of an utterance.
 
-The work is cut into parts of a fixed number of utterances. Every finished part is committed by one rename under a key
-made of everything that determines it (checkpoint values, corpus fingerprint, layer, pooling, pieces), so an interrupted
-export continues, never computes a part twice, and can never pick up a part of other settings.
+With --functionals the functionals of openSMILE take the same way instead, one row per utterance. openSMILE (extra
+[opensmile]) is not free software: its licence allows non-commercial use only.
+
+An interrupted export continues where it was when the same command is run again.
 """
 
-import contextlib
 import math
-import shutil
 from pathlib import Path
 
-from ser_jax.errors import DONE, UsageError, UserError
+from ser_jax.errors import DONE, UsageError
+from ser_jax.export import functionals
+from ser_jax.export.parts import INDEX_COLUMNS, PART_UTTERANCES, check_out, check_rejects, in_parts, joined
 
 EXAMPLE = "ser-jax export --workdir runs/gender --corpus prepared/ravdess --out features/ravdess.parquet"
-PART_UTTERANCES = 512
+OF_CHECKPOINTS = ("workdir", "step", "layer", "pooling", "chunk_seconds", "batch_size")
 
 
 def add_arguments(parser):
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of a pretraining run")
+    parser.add_argument("--workdir", type=Path, help="folder of a pretraining run (or --functionals)")
     parser.add_argument("--corpus", required=True, type=Path, help="prepared corpus")
     parser.add_argument("--out", required=True, type=Path, help="features file: .parquet, .npz or .csv")
-    parser.add_argument("--step", default="best", help="best (default), last, or a number of steps")
-    parser.add_argument("--layer", default="", help="tap to embed, e.g. block_3; default: the feature layer")
-    parser.add_argument("--pooling", default="mean+max", help="mean, max, std, joined by +, or none (one row per step)")
-    parser.add_argument("--chunk-seconds", default="5", help="length of the pieces, or 'whole' for whole utterances")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--step", help="best (default), last, or a number of steps")
+    parser.add_argument("--layer", help="taps to embed, side by side: names or patterns with commas between, e.g. block_3 "
+                                        "or 'gcu_*'; default: the model's feature layer")
+    parser.add_argument("--pooling", help="mean, max, std, joined by +, or none (one row per step); default: the model's")
+    parser.add_argument("--chunk-seconds", help="length of the pieces, or 'whole' for whole utterances; default: the "
+                                                "model's")
+    parser.add_argument("--batch-size", type=int, help="pieces per batch (default 32)")
+    parser.add_argument("--functionals", metavar="SET",
+                        help=f"{', '.join(functionals.SETS)}: functionals of openSMILE (non-commercial licence) instead of "
+                             "a checkpoint's embeddings")
+    parser.add_argument("--jobs", type=int, help="processes for --functionals (default: the cores, at most 16)")
     parser.add_argument("--max-rejects", type=float, default=0.01,
-                        help="largest share of utterances that may be too short to embed")
+                        help="largest share of utterances that may be left out, e.g. too short to embed (default 0.01)")
 
 
 def run(args):
+    if args.functionals is not None:
+        return _run_functionals(args)
+    if args.workdir is None:
+        raise UsageError("give the --workdir of a pretraining run, or --functionals")
+    if args.jobs is not None:
+        raise UsageError("--jobs goes with --functionals; a checkpoint is applied on all devices")
     from ser_jax import sharding
     from ser_jax.checkpoint import Trained
     from ser_jax.data.prepared import PreparedCorpus
 
     sharding.use_compilation_cache()
-    export(Trained(args.workdir, args.step), PreparedCorpus(args.corpus), args.out, layer=args.layer,
-           pooling=args.pooling, seconds=_seconds(args.chunk_seconds), batch_size=args.batch_size,
-           max_rejects=args.max_rejects)
+    export(Trained(args.workdir, args.step or "best"), PreparedCorpus(args.corpus), args.out, layer=args.layer,
+           pooling=args.pooling, seconds=_seconds(args.chunk_seconds), max_rejects=args.max_rejects,
+           batch_size=32 if args.batch_size is None else args.batch_size)
+    return DONE
+
+
+def _run_functionals(args):
+    from ser_jax.data.prepared import PreparedCorpus
+
+    for name in OF_CHECKPOINTS:
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is of checkpoints: leave it out, or --functionals")
+    functionals.export(args.functionals, PreparedCorpus(args.corpus), args.out, jobs=args.jobs,
+                       max_rejects=args.max_rejects)
     return DONE
 
 
 def _seconds(text):
-    if text == "whole":
-        return None
+    if text is None or text == "whole":
+        return text
     try:
         seconds = float(text)
     except ValueError:
@@ -53,7 +77,7 @@ def _seconds(text):
     return seconds
 
 
-def export(trained, corpus, out, *, layer="", pooling="mean+max", seconds=5.0, batch_size=32, max_rejects=0.01,
+def export(trained, corpus, out, *, layer=None, pooling=None, seconds=None, batch_size=32, max_rejects=0.01,
            part_utterances=PART_UTTERANCES):
     """Writes a features file; with several JAX processes each computes its share of the parts, the first one joins them.
 
@@ -72,67 +96,34 @@ def export(trained, corpus, out, *, layer="", pooling="mean+max", seconds=5.0, b
 
     from ser_jax.data import batches
     from ser_jax.export.embed import Embedder
-    from ser_jax.export.features import FORMATS, write_features
-    from ser_jax.files import canonical_hash
-    from ser_jax.progress import Progress
+    from ser_jax.export.features import write_features
 
-    out = Path(out)
-    if out.suffix not in FORMATS:
-        raise UsageError(f"--out {out}: end it in one of {', '.join(FORMATS)}")
+    out = check_out(out)
     embedder = Embedder(trained, layer, pooling, seconds, batch_size)
-    index = corpus.index
-    pieces, short = batches.pieces_of(index["num_samples"], trained.network.task, seconds)
-    _check_rejects(index, short, max_rejects, trained.network.task, out, lead=jax.process_index() == 0)
+    index, task = corpus.index, trained.network.task
+    pieces, short = batches.pieces_of(index["num_samples"], task, embedder.seconds)
+    refused = [(row, f"{index['num_samples'].iloc[row]} samples, shorter than {task.min_samples}") for row in short]
+    processes = jax.process_index(), jax.process_count()
+    check_rejects(out, index, refused, "are too short to embed", max_rejects, write=processes[0] == 0)
     metadata = _metadata(trained, corpus, embedder)
-    identity = {name: metadata[name] for name in ("checkpoint", "corpus", "layer", "pooling", "chunk_seconds")}
+    identity = {name: metadata[name] for name in ("checkpoint", "corpus", "columns", "pooling", "chunk_seconds")}
     identity |= {name: metadata["experiment"][name] for name in ("model", "task")}  # e.g. task.min_samples moves pieces
-    folder = out.with_name(out.name + ".parts") / canonical_hash([identity, part_utterances])
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {}
-    for piece in pieces:
-        parts.setdefault(piece.row // part_utterances, []).append(piece)
-    paths = {number: folder / f"part-{number:05d}.parquet" for number in parts}
+    with joined(out, [identity, part_utterances], in_parts(pieces, lambda piece: piece.row, part_utterances),
+                lambda items, progress: _part(trained, corpus, embedder, items, metadata, progress), metadata,
+                f"export {corpus.name}", "pieces", processes, _wait_for_others) as features:
+        if features:
+            write_features(features, out)
+            print(f"{out}: {len(features.table)} rows of {embedder.layer}, {embedder.pooling} "
+                  f"({features.embedding.shape[1]} values), {len(index) - len(short)} utterances"
+                  + (f", {len(short)} too short (listed in {out}.rejects.csv)" if short else ""))
 
-    mine = [n for n in parts if n % jax.process_count() == jax.process_index()]
-    todo = [n for n in mine if not paths[n].exists()]
-    done = sum(len(parts[n]) for n in mine) - sum(len(parts[n]) for n in todo)
-    with Progress(sum(len(parts[n]) for n in mine), f"export {corpus.name}", "pieces", done) as progress:
-        for number in todo:
-            write_features(_part(trained, corpus, embedder, parts[number], metadata, progress), paths[number])
+
+def _wait_for_others():
+    import jax
+
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
         multihost_utils.sync_global_devices("export parts")
-    if jax.process_index() == 0:
-        count = _join(list(paths.values()), metadata, out)
-        print(f"{out}: {count} rows of {embedder.layer}, {pooling}, {len(index) - len(short)} utterances"
-              + (f", {len(short)} too short (listed in {out}.rejects.csv)" if short else ""))
-        shutil.rmtree(folder)
-        with contextlib.suppress(OSError):  # parts of an interrupted export with other settings stay
-            folder.parent.rmdir()
-
-
-def _check_rejects(index, short, max_rejects, task, out, lead):
-    import csv
-
-    from ser_jax.files import atomic_path
-    if not len(index):
-        raise UserError("the corpus has no utterance to embed")
-    ledger = Path(f"{out}.rejects.csv")
-    if lead and not short:
-        ledger.unlink(missing_ok=True)  # of an earlier export: not of this one
-    elif lead:
-        with atomic_path(ledger) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "path", "reason"])
-            for row in short:
-                length = index["num_samples"].iloc[row]
-                writer.writerow([index["id"].iloc[row], index["source"].iloc[row],
-                                 f"{length} samples, shorter than {task.min_samples}"])
-    if len(short) == len(index):
-        raise UserError(f"all {len(index)} utterances are too short to embed; see {ledger}")
-    if len(short) > max_rejects * len(index):
-        raise UserError(f"{len(short)} of {len(index)} utterances are too short to embed, more than --max-rejects "
-                        f"{max_rejects:g}; see {ledger}")
 
 
 def _metadata(trained, corpus, embedder):
@@ -144,6 +135,7 @@ def _metadata(trained, corpus, embedder):
         "experiment": config.to_dict(trained.experiment),
         "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "synthetic": corpus.info["synthetic"]},
         "layer": embedder.layer,
+        "columns": embedder.columns,
         "pooling": embedder.pooling,
         "chunk_seconds": embedder.seconds,
         "pretrained_synthetic": trained.synthetic,
@@ -165,9 +157,7 @@ def _part(trained, corpus, embedder, pieces, metadata, progress):
     pieces = sorted(found, key=lambda piece: (piece.row, piece.number))
     values = [np.atleast_2d(found[piece]) for piece in pieces]
     steps = [len(value) for value in values]
-    columns = ["id", "corpus", "speaker_id", "gender", "session", "split", "text", "emotion", "valence", "arousal",
-               "dominance", "chunk_of", "language", "audio_sha256"]
-    table = corpus.index[columns].iloc[np.repeat([piece.row for piece in pieces], steps)].reset_index(drop=True)
+    table = corpus.index[INDEX_COLUMNS].iloc[np.repeat([piece.row for piece in pieces], steps)].reset_index(drop=True)
     table["chunk"] = np.repeat([piece.number for piece in pieces], steps)
     table["start"] = np.repeat([piece.start / SAMPLE_RATE for piece in pieces], steps)
     table["end"] = np.repeat([piece.end / SAMPLE_RATE for piece in pieces], steps)
@@ -175,16 +165,3 @@ def _part(trained, corpus, embedder, pieces, metadata, progress):
     if embedder.pooling == "none":
         table["frame"] = np.concatenate([np.arange(count) for count in steps])
     return Features(table, np.concatenate(values), metadata)
-
-
-def _join(paths, metadata, out):
-    """Joins the parts, in order, into one features file."""
-    import numpy as np
-    import pandas
-
-    from ser_jax.export.features import Features, read_features, write_features
-
-    parts = [read_features(path) for path in sorted(paths)]
-    table = pandas.concat([part.table for part in parts], ignore_index=True)
-    write_features(Features(table, np.concatenate([part.embedding for part in parts]), metadata), out)
-    return len(table)

@@ -25,10 +25,12 @@ class SampleCNNConfig:
       final_filters: maps of the feature layer; mean and maximum over time make the embedding (768 -> 1536 values).
       final_kernel: 1 or 3, kernel of the feature layer.
       dropout: on the feature layer, before the time-distributed dense layer.
-      feature_layer: the tap that is embedded unless another is asked for.
+      feature_layer, feature_pooling, feature_seconds: what `export` takes unless asked for something else.
     """
 
     feature_layer: ClassVar[str] = "features"
+    feature_pooling: ClassVar[str] = "mean+max"
+    feature_seconds: ClassVar[float | None] = 5.0
 
     stem_filters: int = 128
     stem_stride: int = 3
