@@ -16,6 +16,8 @@ VERBS = {
     "export": ("ser_jax.export.run", "a frozen checkpoint + a prepared corpus -> a features file"),
     "probe": ("ser_jax.probe", "features -> an honest score under a protocol, with interval and stamps"),
     "report": ("ser_jax.report.page", "results -> one self-contained HTML page, CSV and PNG"),
+    "reproduce": ("ser_jax.reproduce", "a paper's table: the whole chain, the paper's figures beside ours"),
+    "transcribe": ("ser_jax.transcribe", "audio files -> text, by a recogniser"),
     "corpora": ("ser_jax.corpora.catalogue", "the corpora that are known, what each needs, its licence"),
     "demo": ("ser_jax.demo", "the whole chain on the embedded corpus, in a few minutes"),
 }

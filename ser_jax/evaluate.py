@@ -18,6 +18,8 @@ def add_arguments(parser):
                         help="prepared corpus; default: the held-out part of what the run was trained on")
     parser.add_argument("--split", default=None, help="comma list of official partitions; default: each that is there")
     parser.add_argument("--step", default="best", help="best (default), last, or a number of steps")
+    parser.add_argument("--set", action="append", default=[], metavar="task.B=C", dest="overrides",
+                        help="override a field of the task that the weights do not depend on, e.g. task.beam_width=100")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--out", type=Path, default=None, help="folder of results.jsonl; default: the workdir")
 
@@ -31,8 +33,11 @@ def run(args):
 
     if args.batch_size < 1:
         raise UsageError(f"--batch-size {args.batch_size}: must be at least 1")
+    for assignment in args.overrides:
+        if not assignment.startswith("task."):
+            raise UsageError(f"--set {assignment}: evaluation can override fields of the task only, e.g. task.beam_width=100")
     sharding.use_compilation_cache()
-    trained = Trained(args.workdir, args.step)
+    trained = Trained(args.workdir, args.step, args.overrides)
     corpora = pipeline.open_corpora(args.corpus or trained.experiment.data.corpora)
     splits = _known_splits(args.split, corpora) if args.split else None
     rows = []

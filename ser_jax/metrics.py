@@ -1,7 +1,8 @@
-"""Metrics of emotion recognition with speaker-clustered confidence intervals and paired tests.
+"""Metrics of emotion and speech recognition with speaker-clustered confidence intervals and paired tests.
 
-Every metric is a function of sums over utterances (a confusion matrix, or six moments). The sums are kept per speaker,
-so thousands of bootstrap resamples or permutations are one matrix product. To add a metric, add one entry to `METRICS`.
+Every metric is a function of sums over utterances (a confusion matrix, six moments, errors and words). The sums are
+kept per speaker, so thousands of bootstrap resamples or permutations are one matrix product. To add a metric, add one
+entry to `METRICS`.
 """
 
 import dataclasses
@@ -81,7 +82,8 @@ class Metric:
       sums: `(truth, prediction, group[N], groups, classes) -> float64[groups, ...]`, the sums within each group.
       value: `float64[..., ...] -> float64[...]`, the metric from sums; NaN where it is not defined.
       chance: `(truth, classes) -> float | None`, what a system that does not listen would get.
-      classifies: True when truth and prediction are labels of a label list.
+      classifies: True when truth and prediction are labels of a label list. (WER and CER take texts, and count them as
+        they are: normalise both sides alike.)
     """
 
     name: str
@@ -100,7 +102,11 @@ def evaluate(metric, truth, prediction, classes=None):
 
 
 def chance_level(metric, truth, classes=None):
-    """Chance level: 1/K for UAR, the share of the largest class for WAR, 0 for correlations, the variance for MSE."""
+    """What a system that does not listen would get.
+
+    1/K for UAR, the share of the largest class for WAR, 0 for correlations, the variance for MSE; for WER and CER the
+    better of answering nothing and of always answering the most frequent reference.
+    """
     metric = _metric(metric)
     return metric.chance(np.asarray(truth), _label_list(truth, classes) if metric.classifies else None)
 
@@ -306,6 +312,48 @@ def _mse(sums):
     return (sums[..., 3] - 2 * sums[..., 5] + sums[..., 4]) / sums[..., 0]
 
 
+def _count_errors(unit):
+    """The `sums` of an error rate over texts, by jiwer: errors and units of the reference, float64[groups, 2]."""
+
+    def sums(truth, prediction, group, groups, classes):
+        truth, prediction = [str(text) for text in truth], [str(text) for text in prediction]
+        if len(truth) != len(prediction):
+            raise ValueError(f"{len(truth)} references but {len(prediction)} predictions")
+        for number, text in enumerate(truth):
+            if not text.strip():
+                raise ValueError(f"reference {number} is empty: an error rate needs a text to compare with")
+        members = [[] for _ in range(groups)]
+        for i, number in enumerate(group):
+            members[number].append(i)
+        return np.array([_errors(unit, [truth[i] for i in rows], [prediction[i] for i in rows]) for rows in members])
+
+    return sums
+
+
+def _errors(unit, truth, prediction):
+    import jiwer  # 20 ms that most callers of this module need not wait for
+
+    counts = (jiwer.process_words if unit == "word" else jiwer.process_characters)(truth, prediction)
+    wrong = counts.substitutions + counts.deletions
+    return [float(wrong + counts.insertions), float(wrong + counts.hits)]
+
+
+def _error_rate(sums):
+    return _ratio(sums[..., 0], sums[..., 1])
+
+
+def _deaf_error_rate(unit):
+    """What one answer to everything would get: the most frequent reference, or nothing at all (an error rate of 1)."""
+
+    def chance(truth, classes):
+        texts, counts = np.unique([str(text) for text in truth], return_counts=True)
+        answer = str(texts[counts.argmax()])
+        errors, length = _errors(unit, [str(text) for text in truth], [answer] * len(truth))
+        return min(1.0, errors / length)
+
+    return chance
+
+
 def _metric(metric):
     return metric if isinstance(metric, Metric) else METRICS[metric]
 
@@ -324,4 +372,9 @@ METRICS = {metric.name: metric for metric in (
     Metric("MSE", "mean squared error", _sum_moments, _mse, lambda truth, classes: float(np.var(truth)), False),
     Metric("Pearson", "Pearson correlation over the whole test set", _sum_moments, _pearson,
            lambda truth, classes: 0.0, False),
+    Metric("WER", "word error rate: substitutions, deletions and insertions over the words of the reference, summed "
+           "over utterances", _count_errors("word"), _error_rate, _deaf_error_rate("word"), False),
+    Metric("CER", "character error rate: substitutions, deletions and insertions over the characters of the reference, "
+           "spaces included, summed over utterances", _count_errors("character"), _error_rate,
+           _deaf_error_rate("character"), False),
 )}

@@ -1,12 +1,31 @@
 """Optimisers and learning-rate schedules by name."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from ser_jax.errors import UsageError, suggestion
 
+
+def scale_by_maxprop(decay=0.99, epsilon=1e-8):
+    """Divides each gradient by the decayed running maximum of its magnitude: m ← max(decay·m + ε, |g|), update g / m.
+
+    MaxProp of sugartensor 1.0.0.2, the optimiser of speech-to-text-wavenet: no momentum, no bias correction.
+    """
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(gradient, state, params=None):
+        state = jax.tree.map(lambda g, m: jnp.maximum(decay * m + epsilon, jnp.abs(g)), gradient, state)
+        return jax.tree.map(jnp.divide, gradient, state), state
+
+    return optax.GradientTransformation(init, update)
+
+
 OPTIMISERS = {
     "adam": lambda schedule, config: optax.adam(schedule, eps=config.epsilon),
     "adamw": lambda schedule, config: optax.adamw(schedule, eps=config.epsilon, weight_decay=config.weight_decay),
+    "maxprop": lambda schedule, config: optax.chain(scale_by_maxprop(), optax.scale_by_learning_rate(schedule)),
     "sgd": lambda schedule, config: optax.sgd(schedule, momentum=0.9, nesterov=True),
 }
 DECAYS = ("constant", "cosine", "linear")

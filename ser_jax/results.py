@@ -9,10 +9,11 @@ from pathlib import Path
 from ser_jax.errors import UserError
 
 IN_PERCENT = ("UAR", "WAR", "macro_F1", "accuracy", "WER", "CER", "FER", "PER")
+OF_NUMBERS = ("CCC", "MSE", "Pearson")
 PACKAGES = ("ser_jax", "jax", "flax", "optax", "numpy", "scikit-learn", "pandas", "pyarrow")
 FIELDS = ("kind", "system", "target", "metric", "definition", "value", "ci", "ci_method", "n", "n_speakers", "chance",
           "classes", "confusion", "secondary", "head", "selection", "fold_pooling", "folds", "seeds", "protocol",
-          "features", "corpus", "checkpoint", "experiment", "split", "stamps", "notes", "versus", "predictions",
+          "features", "corpus", "checkpoint", "experiment", "split", "stamps", "notes", "examples", "versus", "predictions",
           "versions", "created")
 
 
@@ -165,25 +166,18 @@ def print_table(header, rows, file=None):
 
 
 def print_rows(rows, file=None):
-    """Prints result rows as a table; the metrics of IN_PERCENT in percent."""
-    header = [
-        "system",
-        "features",
-        "target",
-        "head",
-        "protocol",
-        "metric",
-        "value",
-        "95% CI",
-        "fold mean",
-        "WAR",
-        "macro F1",
-        "chance",
-        "n",
-        "speakers",
-        "stamps",
-    ]
-    print_table(header, [_cells(row) for row in rows], file)
+    """Prints result rows as a table; the metrics of IN_PERCENT in percent. Regressions come in a table of their own."""
+    head = ["system", "features", "target", "head", "protocol", "metric", "value", "95% CI", "fold mean"]
+    tail = ["chance", "n", "speakers", "stamps"]
+    of_numbers = [row for row in rows if row["metric"] in OF_NUMBERS]
+    of_labels = [row for row in rows if row["metric"] not in OF_NUMBERS]
+    if of_labels:
+        print_table([*head, "WAR", "macro F1", *tail], [_cells(row, ("WAR", "macro_F1")) for row in of_labels], file)
+    if of_labels and of_numbers:
+        print(file=file)
+    if of_numbers:
+        columns = [*head, "fold std", *OF_NUMBERS, *tail]
+        print_table(columns, [_cells(row, (f"{row['metric']}_fold_std", *OF_NUMBERS)) for row in of_numbers], file)
 
 
 def format_value(metric, value):
@@ -193,24 +187,28 @@ def format_value(metric, value):
     return f"{100 * value:.1f}" if metric in IN_PERCENT else f"{value:.3f}"
 
 
-def _cells(row):
+def features_cell(row):
+    """What tells the features of a row from others in a table: layer and pooling, or else the name of the file."""
+    features = row.get("features") or {}
+    pooling = [str(features[key]) for key in ("layer", "pooling") if features.get(key)]
+    return ":".join(pooling) or Path(features.get("path") or "-").name
+
+
+def _cells(row, beside):
     metric, secondary = row["metric"], row.get("secondary") or {}
     ci = row.get("ci") or [None, None]
     interval = "-" if ci[0] is None else f"{format_value(metric, ci[0])}..{format_value(metric, ci[1])}"
-    features, protocol = row.get("features") or {}, row.get("protocol") or {}
-    pooling = [str(features[key]) for key in ("layer", "pooling") if features.get(key)]
     return [
         row.get("system"),
-        ":".join(pooling) or Path(features.get("path") or "-").name,
+        features_cell(row),
         row.get("target"),
         row.get("head"),
-        protocol.get("name") or row.get("split"),
+        (row.get("protocol") or {}).get("name") or row.get("split"),
         metric,
         format_value(metric, row["value"]),
         interval,
         format_value(metric, secondary.get(f"{metric}_fold_mean")),
-        format_value("WAR", secondary.get("WAR")),
-        format_value("macro_F1", secondary.get("macro_F1")),
+        *(format_value(name, secondary.get(name)) for name in beside),
         format_value(metric, row.get("chance")),
         row.get("n"),
         row.get("n_speakers"),

@@ -112,6 +112,8 @@ def train(experiment, workdir, *, stop_after=None):
         log.say(f"{experiment.name}: {sum(p.size for p in jax.tree.leaves(state['params'])):,} parameters, "
                 f"{(table['part'] == 'train').sum():,} utterances, {mesh.size} {jax.devices()[0].platform} devices, "
                 + (f"continues at step {start}" if start else f"{settings.steps} steps"))
+        sizes, padded = pipeline.padding(table, experiment.data, settings.batch_size)
+        log.say(f"examples of {' '.join(f'{size / 16_000:g}' for size in sizes)} s, {padded:.1%} of them padding")
         batches = pipeline.training_batches(corpora, table, task, experiment.data, settings.batch_size, start,
                                             jax.process_count(), jax.process_index())
         dev = table[table["part"] == "dev"]

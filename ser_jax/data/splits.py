@@ -22,7 +22,8 @@ def assign(corpora, data, task):
     Returns:
       pandas.DataFrame, one row per utterance of the union: position (of the corpus in the list), row (in the corpus),
       corpus, id, speaker_id, gender, split, num_samples, audio_sha256, part ("train", "dev", "test" or ""), refused
-      (reason or ""). Utterances outside the asked splits have part "" and no reason.
+      (reason or ""), size (samples that a training example of it is padded or cut to). Utterances outside the asked
+      splits have part "" and no reason.
 
     Raises:
       UsageError: a split that no corpus has, weights that do not fit. UserError: nothing left to train on.
@@ -35,6 +36,7 @@ def assign(corpora, data, task):
         table.insert(1, "row", np.arange(len(table)))
         table.insert(2, "corpus", corpus.name)
         table["refused"] = task.refuse(corpus.index)
+        table["size"] = task.sizes(corpus.index)
         tables.append(table)
     table = pandas.concat(tables, ignore_index=True)
     for name in ("holdout", "test"):
@@ -48,14 +50,15 @@ def assign(corpora, data, task):
     table["part"] = np.where(wanted, "train", "")
     table.loc[table["split"].isin(data.eval_splits), "part"] = "dev"
     shares = {"test": data.test, "dev": 0.0 if data.eval_splits else data.holdout}
-    held = _hold_out(table[(table["part"] == "train") & (table["refused"] == "")], shares, data.seed)
+    usable = table[(table["part"] == "train") & (table["refused"] == "")]
+    if usable.empty:
+        reasons = table.loc[table["refused"] != "", "refused"].value_counts().to_dict()
+        raise UserError(f"{', '.join(data.corpora)}: nothing to train on; refused: {reasons or 'none'}")
+    held = _hold_out(usable, shares, data.seed)
     for part, speakers in held.items():
         chosen = pandas.MultiIndex.from_frame(table[["corpus", "speaker_id"]]).isin(speakers)
         table.loc[chosen & (table["part"] != ""), "part"] = part  # also out of eval_splits, where the speaker may be too
     table.loc[table["refused"] != "", "part"] = ""
-    if not (table["part"] == "train").any():
-        reasons = table.loc[table["refused"] != "", "refused"].value_counts().to_dict()
-        raise UserError(f"{', '.join(data.corpora)}: nothing to train on; refused: {reasons or 'none'}")
     if data.weights:
         _check_weights(data.weights, corpora, table)
     return table
@@ -80,12 +83,12 @@ def _hold_out(table, shares, seed):
         order = sorted(zip(group["corpus"], group["speaker_id"], strict=True), key=lambda key: _hash(seed, *key))
         first = 0
         for part, share in shares.items():
-            count = math.ceil(share * len(order) - 1e-9)
-            if share and first + count >= len(order):
-                raise UserError(f"holding out {share:g} for {part} leaves no {group['gender'].iloc[0] or 'other'} speaker of "
-                                f"{group['corpus'].iloc[0]} to train on; lower data.holdout or data.test")
+            count = min(math.ceil(share * len(order) - 1e-9), len(order) - 1 - first)  # one at least stays to train on
             held[part] += order[first:first + count]
             first += count
+    for part, share in shares.items():
+        if share and not held[part]:
+            raise UserError(f"holding out {share:g} for {part} leaves no speaker to train on; lower data.holdout or data.test")
     return {part: speakers for part, speakers in held.items() if speakers}
 
 

@@ -18,18 +18,19 @@ class BatchNorm(nnx.Module):
     In inference mode it is an affine map per channel, so rows of a batch do not see each other. Under a mesh the mean is
     over the global batch.
 
-    It also holds the bias of the convolution before it. In training that bias cancels against the batch mean, so its
+    It can also hold the bias of the convolution before it. In training that bias cancels against the batch mean, so its
     gradient is zero and adding it to the whole activation would be a pass over memory for nothing; it only enters the
-    running mean. (The published parameter counts include these biases.)
+    running mean. (Some published parameter counts include these biases.)
 
     Args:
       features: C.
       decay: running statistics keep this share per step.
       epsilon: added to the variance.
+      input_bias: hold the bias of the convolution before.
     """
 
-    def __init__(self, features, *, decay=0.9, epsilon=1e-5):
-        self.input_bias = nnx.Param(jnp.zeros(features))
+    def __init__(self, features, *, decay=0.9, epsilon=1e-5, input_bias=True):
+        self.input_bias = nnx.Param(jnp.zeros(features)) if input_bias else None
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
         self.mean = nnx.BatchStat(jnp.zeros(features))
@@ -42,12 +43,15 @@ class BatchNorm(nnx.Module):
         weight = mask.astype(x.dtype)
         if self.use_running_average:
             factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
-            shift = self.bias[...] + (self.input_bias[...] - self.mean[...]) * factor
+            shift = self.bias[...] + (self._offset() - self.mean[...]) * factor
             return (x * factor + shift) * weight[..., None]
         y, mean, var = normalise(x, weight, self.scale[...], self.bias[...], self.epsilon)
-        self.mean[...] = self.decay * self.mean[...] + (1 - self.decay) * (mean + self.input_bias[...])
+        self.mean[...] = self.decay * self.mean[...] + (1 - self.decay) * (mean + self._offset())
         self.var[...] = self.decay * self.var[...] + (1 - self.decay) * var
         return y
+
+    def _offset(self):
+        return 0.0 if self.input_bias is None else self.input_bias[...]
 
 
 def normalise_plain(x, weight, scale, bias, epsilon):

@@ -54,8 +54,11 @@ class GenderTask(Classification):
         short = np.where(long_enough, "", f"shorter than {self.config.min_samples} samples")
         return np.where(known, short, "no gender label")
 
-    def example(self, utterance, rng):
-        speech, length = random_crop(utterance.speech, self.crop, rng)
+    def sizes(self, index):
+        return np.full(len(index), self.crop)
+
+    def example(self, utterance, size, rng):
+        speech, length = random_crop(utterance.speech, size, rng)
         return {"speech": speech, "length": np.int32(length), "label": np.int32(GENDERS.index(utterance.gender))}
 
     def pieces(self, num_samples, seconds):

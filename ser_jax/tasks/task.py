@@ -20,8 +20,13 @@ class Task(Protocol):
     def refuse(self, index) -> np.ndarray:
         """str[N], reasons ("" = usable), one per row of a prepared corpus' index: what cannot be trained on."""
 
-    def example(self, utterance, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One training example of fixed shapes; random crops are drawn from `rng`."""
+    def sizes(self, index) -> np.ndarray:
+        """int[N], samples that the training examples are padded or cut to: few different values, as each of them is
+        compiled. The pipeline puts examples of about equal size into one batch."""
+
+    def example(self, utterance, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One training example, its shapes given by `size` alone (that of its own `sizes`, or larger); random crops are
+        drawn from `rng`."""
 
     def pieces(self, num_samples: int, seconds: float | None) -> list[tuple[int, int]]:
         """(start, end) in samples of the pieces an utterance is embedded and evaluated in; empty = too short."""
