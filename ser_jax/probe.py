@@ -1,7 +1,7 @@
 """Train heads on exported features under an honest protocol; report with confidence interval and stamps.
 
-Ends in a row of results.jsonl, the predictions behind it and the protocol as a file. As a library:
-`ser_jax.heads.cross_validation`.
+Labels are classified, numbers (valence, arousal, dominance) regressed. Ends in rows of results.jsonl, the predictions
+behind them and the protocol as a file. As a library: `ser_jax.heads.cross_validation`.
 """
 
 import re
@@ -28,13 +28,37 @@ def add_arguments(parser):
         "corpus' own splits), or a protocol file ending in .json",
     )
     parser.add_argument(
-        "--target", default="emotion", metavar="COLUMN", help="label column to predict (default: emotion)"
+        "--target",
+        default="emotion",
+        metavar="COLUMN",
+        help="column to predict: labels, or numbers such as valence (default: emotion)",
     )
     parser.add_argument(
         "--head",
-        default="linear",
         metavar="NAME",
-        help="linear (SVM, nested choice of C; default), logistic, or compare (the ComParE 2020 baseline)",
+        help="for labels: linear (SVM, nested choice of C; the default), logistic, or compare (the ComParE 2020 "
+        "baseline); for numbers: ridge (nested choice of its penalty; the default) or ols (ordinary least squares)",
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="of a regression: CCC (default), MSE or Pearson; the others are kept beside it"
+    )
+    parser.add_argument(
+        "--layers",
+        metavar="SET",
+        help="layers of the features to use: first-N, last-N, all, NAME,NAME, or each (one row per layer)",
+    )
+    parser.add_argument(
+        "--select",
+        type=int,
+        metavar="K",
+        help="keep the K features of the greatest F statistic (Fisher score), selected inside the training folds",
+    )
+    parser.add_argument(
+        "--selection",
+        default="training",
+        metavar="ROWS",
+        help="training (default), or all-data: show beside the honest figure the historical leak of selecting on all "
+        "rows, tested ones included",
     )
     parser.add_argument(
         "--classes", metavar="A,B", help="keep these classes only; happy+excited merges the second into the first"
@@ -57,7 +81,8 @@ def add_arguments(parser):
         "--vote",
         default="sum",
         metavar="RULE",
-        help="from chunks to a unit: sum of scores (default), or compare2020 (majority, tie to the first label)",
+        help="from chunks to a unit: sum of scores (default; numbers are averaged), or compare2020 (majority, tie to "
+        "the first label)",
     )
     parser.add_argument(
         "--out", default="results", metavar="PATH", help="folder, or results.jsonl to append to (default: results)"
@@ -65,8 +90,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--versus",
         metavar="PATH",
-        help="paired comparison with the predictions of another row: results.jsonl (the last row of this target), "
-        "results.jsonl:LINE, or a predictions .parquet",
+        help="paired test over speakers against the predictions of another row (head, layers or features): "
+        "results.jsonl (the last honest row of this target), results.jsonl:LINE, or a predictions .parquet",
     )
     parser.add_argument(
         "--save-head",
@@ -81,15 +106,15 @@ def add_arguments(parser):
 
 def run(args):
     from ser_jax.export.features import read_features
-    from ser_jax.heads.cross_validation import compare, cross_validate
-    from ser_jax.heads.linear import save_head
-    from ser_jax.protocols.protocol import write_protocol
-    from ser_jax.results import append_row, print_rows
+    from ser_jax.heads.layers import layer_sets
+    from ser_jax.heads.selection import check_selection
+    from ser_jax.results import print_rows
 
     if args.seed < 0:
         raise UsageError(f"--seed {args.seed}: must not be negative")
     if args.jobs < 1:
         raise UsageError(f"--jobs {args.jobs}: must be at least 1")
+    check_selection(args.select, args.selection)
     out = Path(args.out)
     results = out if out.suffix == ".jsonl" else out / "results.jsonl"
     if results.parent.exists() and not results.parent.is_dir():
@@ -98,6 +123,39 @@ def run(args):
     features = read_features(args.features)
     for condition in args.where:
         features = features.rows(_where(features.table, condition))
+    sets = [None] if args.layers is None else [short for short, _ in layer_sets(features, args.layers)]
+    if args.save_head and len(sets) > 1:
+        raise UsageError(f"--save-head {args.save_head}: takes one set of layers, not --layers {args.layers}")
+
+    # The leak never goes without the honest figure, which comes first.
+    selections = dict.fromkeys(["training", args.selection])
+    rows, notes = [], []
+    for layers in sets:
+        for selection in selections:
+            row, said = _probe(args, features, layers, selection, results, versus)
+            rows.append(row)
+            notes += said
+    print_rows(rows)
+    if rows[0].get("confusion") and len(sets) == 1:
+        _print_confusion(rows[0])
+    if versus:
+        _print_versus(rows)
+    if versus and len(rows) > 1:
+        notes.append(f"the p-values are of {len(rows)} comparisons, each by itself: not corrected for their number")
+    for note in dict.fromkeys(notes):
+        print(note, file=sys.stderr)
+    print(f"{len(rows)} row{'s' * (len(rows) > 1)} appended to {results}", file=sys.stderr)
+    return DONE
+
+
+def _probe(args, features, layers, selection, results, versus):
+    """Runs one set of layers; writes its files and its row. Returns the row and its notes."""
+    from ser_jax.heads.comparison import compare
+    from ser_jax.heads.cross_validation import cross_validate
+    from ser_jax.heads.linear import save_head
+    from ser_jax.protocols.protocol import write_protocol
+    from ser_jax.results import append_row
+
     outcome = cross_validate(
         features,
         args.target,
@@ -108,14 +166,18 @@ def run(args):
         args.seed,
         args.vote,
         args.jobs,
-        keep_head=bool(args.save_head),
+        keep_head=bool(args.save_head) and selection == "training",
+        metric=args.metric,
+        select=args.select,
+        selection=selection,
+        layers=layers,
     )
     row = outcome.row
     row["features"] = {"path": str(args.features), **row["features"], **({"where": args.where} if args.where else {})}
     if versus:
         row["versus"] = {
             "predictions": versus[0],
-            **compare(outcome.predictions, versus[1], row["metric"], row["classes"], args.seed),
+            **compare(outcome.predictions, versus[1], row["metric"], row.get("classes"), args.seed),
         }
 
     row["predictions"] = f"predictions/{_row_key(row, outcome.predictions)}.parquet"
@@ -124,20 +186,12 @@ def run(args):
     write_protocol(outcome.protocol, results.parent / "protocols" / f"{name}-{row['protocol']['hash']}.json")
     if args.save_protocol:
         write_protocol(outcome.protocol, args.save_protocol)
-    if args.save_head:
-        about = {"target": args.target, "head": args.head, "protocol": row["protocol"], "fitted_on": outcome.head_rows}
-        save_head(outcome.head, args.save_head, features.metadata, about)
+    if outcome.head is not None:
+        about = {**{key: row[key] for key in ("target", "head", "protocol")}, "fitted_on": outcome.head_rows}
+        save_head(outcome.head, args.save_head, outcome.head_features, about)
         outcome.notes.append(f"{args.save_head}: head fitted on {outcome.head_rows}")
     append_row(results, row)
-
-    print_rows([row])
-    _print_confusion(row)
-    if versus:
-        _print_versus(row["versus"], row["metric"])
-    for note in outcome.notes:
-        print(note, file=sys.stderr)
-    print(f"row appended to {results}", file=sys.stderr)
-    return DONE
+    return row, outcome.notes
 
 
 def _where(table, condition):
@@ -159,8 +213,9 @@ def _where(table, condition):
 def _row_key(row, predictions):
     from ser_jax.files import canonical_hash
 
-    setting = [row[key] for key in ("features", "target", "head", "protocol", "classes", "seeds")]
-    return canonical_hash([setting, predictions[["id", "fold", "truth", "prediction"]].astype("str").values.tolist()], 12)
+    setting = [row.get(key) for key in ("features", "target", "head", "protocol", "classes", "seeds")]
+    columns = ["id", "fold", "truth", "prediction"]
+    return canonical_hash([setting, predictions[columns].astype("str").values.tolist()], 12)
 
 
 def _write_predictions(predictions, path):
@@ -182,7 +237,13 @@ def _read_versus(path, target):
         rows = read_rows(results)
         if line is not None and not 1 <= line <= len(rows):
             raise UserError(f"--versus {path}: {results} has {len(rows)} rows")
-        same_target = [row for row in rows if row.get("target") == target and row.get("predictions")]
+        same_target = [
+            row
+            for row in rows
+            if row.get("target") == target
+            and row.get("predictions")
+            and (row.get("features") or {}).get("selection") != "all-data"
+        ]
         found = rows[line - 1 : line] if line else same_target
         if not found or not found[-1].get("predictions"):
             raise UserError(f"--versus {path}: no row with predictions of target {target!r}")
@@ -197,7 +258,7 @@ def _read_versus(path, target):
     lacking = [column for column in columns if column not in predictions]
     if lacking:
         raise UserError(f"--versus {results}: not a table of predictions (no column {lacking[0]!r})")
-    return str(results), predictions[columns].astype("str")
+    return str(results), predictions[columns].astype(dict.fromkeys(columns[:3], "str"))
 
 
 def _print_confusion(row):
@@ -208,23 +269,25 @@ def _print_confusion(row):
     print_table(["truth \\ prediction", *row["classes"]], rows)
 
 
-def _print_versus(versus, metric):
-    from ser_jax.results import format_value, print_table
+def _print_versus(rows):
+    from ser_jax.results import features_cell, format_value, print_table
 
-    print()
-    interval = "..".join(format_value(metric, value) for value in versus["ci"])
-    print_table(
-        ["versus", "here", "there", "difference", "95% CI", "p", "n", "speakers", "only here", "only there"],
-        [
+    lines = []
+    for row in rows:
+        versus, metric = row["versus"], row["metric"]
+        interval = "..".join(format_value(metric, value) for value in versus["ci"])
+        lines.append(
             [
+                features_cell(row),
+                row["head"],
                 Path(versus["predictions"]).name,
+                metric,
                 *(format_value(metric, versus[key]) for key in ("a", "b", "difference")),
                 interval,
                 f"{versus['p_value']:.4g}",
-                versus["n"],
-                versus["n_speakers"],
-                versus["only_here"],
-                versus["only_there"],
+                *(versus[key] for key in ("n", "n_speakers", "only_here", "only_there")),
             ]
-        ],
-    )
+        )
+    print()
+    header = ["features", "head", "versus", "metric", "here", "there", "difference", "95% CI", "p", "n", "speakers"]
+    print_table([*header, "only here", "only there"], lines)

@@ -2,6 +2,7 @@
 
 import json
 
+import jiwer
 import numpy as np
 import pytest
 import scipy.stats
@@ -28,6 +29,8 @@ from ser_jax.results import JsonlWriter, append_jsonl, append_row, print_table, 
 
 LABELS = ["angry", "happy", "sad"]
 pairs = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=60)
+texts = st.text("ab ", max_size=9)
+transcripts = st.lists(st.tuples(texts.filter(str.strip), texts), min_size=1, max_size=12)
 values = st.lists(st.tuples(st.floats(-5, 5, width=16), st.floats(-5, 5, width=16)), min_size=3, max_size=50)
 
 
@@ -95,6 +98,48 @@ def test_chance_levels():
     assert chance_level("WAR", truth) == pytest.approx(0.6)
     assert chance_level("MSE", [1.0, 3.0]) == evaluate("MSE", [1.0, 3.0], [2.0, 2.0]) == 1.0
     assert chance_level("CCC", [1.0, 2.0]) == 0.0
+
+
+@given(transcripts)
+@settings(max_examples=60, deadline=None)
+def test_error_rates_agree_with_jiwer(both):
+    truth, prediction = map(list, zip(*both))
+    assert evaluate("WER", truth, prediction) == pytest.approx(jiwer.wer(truth, prediction))
+    assert evaluate("CER", truth, np.array(prediction)) == pytest.approx(jiwer.cer(truth, prediction))
+
+
+def test_error_rates_by_hand():
+    truth, prediction = ["a cat sat down", "no"], ["the cat sat", "no no"]  # sub + del of 4 words; one inserted
+    assert evaluate("WER", truth, prediction) == 3 / 5
+    assert evaluate("CER", ["abc d", "xy"], ["abd", ""]) == (2 + 2) / 7  # the c and a space; x and y
+    assert evaluate("WER", ["a"], ["a b c d"]) == 3  # more than 100 %
+    assert (evaluate("WER", truth, truth), evaluate("CER", truth, ["", ""])) == (0, 1)
+    assert chance_level("WER", ["a b", "a b", "c d e f"]) == 4 / 8  # always "a b"
+    assert chance_level("CER", ["abc", "abc", "xyz uvw"]) == 7 / 13
+    assert chance_level("CER", ["abcdefghij", "abcdefghij", *"uvwxyz"]) == 1  # nothing at all is better than the ten letters
+    for name in ("WER", "CER"):
+        with pytest.raises(ValueError, match="reference 1 is empty"):
+            evaluate(name, ["a", "  "], ["a", "b"])
+        with pytest.raises(ValueError, match="1 references but 2 predictions"):
+            evaluate(name, ["a"], ["a", "b"])
+
+
+def test_error_rates_are_resampled_by_speaker():
+    rng = np.random.default_rng(0)
+    truth = [" ".join(rng.choice(["one", "two", "three"], rng.integers(1, 6))) for _ in range(60)]
+    speaker = np.repeat(np.arange(12), 5)
+    spoilt = rng.random(60) < 0.2 + 0.6 * rng.random(12)[speaker]
+    prediction = [text.replace("o", "x") if bad else text for text, bad in zip(truth, spoilt)]
+    for name, rate in (("WER", jiwer.wer), ("CER", jiwer.cer)):
+        by_hand = []
+        for _ in range(800):
+            rows = np.concatenate([np.flatnonzero(speaker == s) for s in rng.integers(0, 12, 12)])
+            by_hand.append(rate([truth[i] for i in rows], [prediction[i] for i in rows]))
+        low, high = speaker_bootstrap(truth, prediction, speaker, name)
+        assert (low, high) == pytest.approx(np.percentile(by_hand, [2.5, 97.5]), abs=0.02)
+        assert low < evaluate(name, truth, prediction) < high
+        found = paired_test(truth, prediction, truth, speaker, name)
+        assert found["a"] == pytest.approx(rate(truth, prediction)) and found["b"] == 0 and found["p_value"] < 0.005
 
 
 def _simulated(rng, speakers=12, each=30, spread=0.15):

@@ -11,9 +11,10 @@ from ser_jax import probe
 from ser_jax.errors import UsageError, UserError
 from ser_jax.export.features import Features, read_features, write_features
 from ser_jax.heads import HEADS, make_head
-from ser_jax.heads.cross_validation import compare, cross_validate
+from ser_jax.heads.comparison import compare
+from ser_jax.heads.cross_validation import cross_validate
 from ser_jax.heads.linear import load_head, save_head
-from ser_jax.heads.svm import CompareHead, upsample
+from ser_jax.heads.svm import CompareHead, upsampling_factors
 from ser_jax.heads.vote import unit_labels, vote
 from ser_jax.metrics import speaker_bootstrap, uar
 from ser_jax.protocols.protocol import Fold, Protocol, read_protocol
@@ -104,36 +105,71 @@ def test_compare_head_is_the_published_recipe(size):
 
 def test_upsampling_is_by_whole_factors():
     y = np.array(list("aaaaaaabbc"), dtype=object)
-    rows = upsample(y)
-    assert {label: int(np.sum(y[rows] == label)) for label in "abc"} == {"a": 7, "b": 6, "c": 7}
-    assert rows[:10].tolist() == list(range(10))
+    assert dict(zip(y, upsampling_factors(y))) == {"a": 1, "b": 3, "c": 7}
+
+
+@pytest.mark.parametrize("labels", ["ab", "abc"])
+@pytest.mark.parametrize("size", [6, 39, 40, 60])  # more rows than features, as many, and the other way round
+@pytest.mark.parametrize("name", ["linear", "logistic"])
+def test_linear_and_logistic_are_those_of_scikit_learn(name, size, labels):
+    """Our solver finds, for every C of the path, the optimum that scikit-learn creeps up to."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    rng = np.random.default_rng(size)
+    y = np.array(list(labels), dtype=object)[(rng.random(40) ** 2 * len(labels)).astype(int)]  # unequal classes
+    x = rng.normal(size=(40, size)) * rng.gamma(1, size=size) + 5 + (y == "a")[:, None] * rng.normal(size=size)
+    x[:, 3] = 7.0  # a constant feature
+    scaler, other = StandardScaler().fit(x), rng.normal(size=(40, size)) + 5
+    grid = (1e-4, 1e-2, 1.0)
+    for c, model in zip(grid, make_head(name).path(x, y, grid)):
+        if name == "linear":
+            reference = LinearSVC(C=c, class_weight="balanced", dual=False, tol=1e-10, max_iter=100_000)
+        else:
+            reference = LogisticRegression(C=c, class_weight="balanced", solver="newton-cg", tol=1e-8, max_iter=1000)
+        reference.fit(scaler.transform(x), y.astype(str))
+        expected = reference.decision_function(scaler.transform(other))
+        if len(labels) == 2:
+            expected = np.stack([-expected, expected], axis=1)
+        assert model.scores(other) == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())
+        assert model.unconverged == 0 and (model.predict(other) == reference.predict(scaler.transform(other))).all()
+
+
+def _heads(predicts):
+    return [name for name in HEADS if make_head(name).predicts == predicts]
 
 
 def test_equal_dev_scores_choose_the_smallest_c():
     y = np.array(["a", "b"] * 20, dtype=object)
     x = np.where(y == "a", 0.0, 1.0)[:, None].astype(np.float32)
-    for name in HEADS:
+    for name in _heads("labels"):
         head = make_head(name)
         model = head.fit(x, y, np.arange(40) % 4, np.arange(40) % 4 == 0)
         assert model.chosen["C"] == min(head.grid) and (model.predict(x) == y).all()
 
 
-@pytest.mark.parametrize("name", list(HEADS))
-def test_selection_and_scaling_do_not_see_the_test_part(name):
+@pytest.mark.parametrize("select", [None, 5])
+@pytest.mark.parametrize("name", _heads("labels"))
+def test_selection_and_scaling_do_not_see_the_test_part(name, select):
     features = _toy(speakers=4)
-    outcome = cross_validate(features, protocol="loso", head=name)
+    outcome = cross_validate(features, protocol="loso", head=name, select=select)
     fold = outcome.protocol.folds[0]
     test = features.table["id"].isin(fold.test).to_numpy()
     corrupt = Features(features.table.copy(), features.embedding.copy(), features.metadata)
     corrupt.embedding[test] = 1e4 * np.random.default_rng(0).normal(size=corrupt.embedding[test].shape)
     corrupt.table.loc[test, "emotion"] = np.roll(corrupt.table["emotion"][test].to_numpy(), 1)
     single = Protocol("one", "", (fold,))
-    models = [cross_validate(f, protocol=single, head=name, keep_head=True).head for f in (features, corrupt)]
+    both = [cross_validate(f, protocol=single, head=name, select=select, keep_head=True) for f in (features, corrupt)]
+    models = [outcome.head for outcome in both]
     assert models[0].chosen == models[1].chosen
     for field in ("shift", "scale", "coef", "intercept"):
         assert (getattr(models[0], field) == getattr(models[1], field)).all()
     train = features.embedding[~test].astype(np.float64)
-    assert models[0].shift == pytest.approx(train.min(0) if name == "compare" else train.mean(0))
+    used = (models[0].coef != 0).any(axis=0)
+    assert used.sum() == (select or 8)
+    shift = train.min(0) if name == "compare" else train.mean(0)
+    assert models[0].shift == pytest.approx(np.where(used, shift, 0))
 
 
 def test_inner_folds_are_of_whole_speakers():
@@ -388,13 +424,10 @@ def test_saved_head_scores_alike_and_refuses_other_features(toy_file, tmp_path):
 
 
 def test_fits_that_do_not_converge_are_counted_not_shouted(monkeypatch, recwarn):
-    monkeypatch.setattr(
-        "ser_jax.heads.svm.LinearHead.estimator",
-        lambda self, c: __import__("sklearn.svm", fromlist=["x"]).LinearSVC(C=c, max_iter=1, dual=True),
-    )
+    monkeypatch.setattr("ser_jax.heads.newton.NEWTON_STEPS", 1)
     notes = cross_validate(_toy(speakers=3), protocol="loso").notes
     assert any("fits stopped at the limit of iterations" in note for note in notes)
-    assert not [warning for warning in recwarn if "converge" in str(warning.message)]
+    assert not list(recwarn)
 
 
 def test_bad_input_ends_in_one_line(toy_file, tmp_path):
@@ -409,7 +442,14 @@ def test_bad_input_ends_in_one_line(toy_file, tmp_path):
     refused(UsageError, "did you mean 'kfold'", "--protocol", "k-fold")
     refused(UsageError, "did you mean 'compare'", "--head", "compere")
     refused(UsageError, "did you mean 'emotion'", "--target", "emotions")
-    refused(UsageError, "holds numbers", "--target", "valence")
+    refused(UsageError, "holds numbers", "--target", "valence", "--head", "linear")
+    refused(UserError, "no row has a number", "--target", "valence")
+    refused(UsageError, "holds text", "--head", "ols")
+    refused(UsageError, "--metric CCC: head linear predicts labels", "--metric", "CCC")
+    refused(UsageError, "there are 8 features only", "--select", 9)
+    refused(UsageError, "nothing is selected without --select", "--selection", "all-data")
+    refused(UsageError, "did you mean 'all-data'", "--selection", "alldata")
+    refused(UserError, "do not tell which values belong to which layer", "--layers", "first-3")
     refused(UsageError, "did you mean 'happy'", "--classes", "hapy,sad")
     refused(UsageError, "--vote", "--vote", "majority")
     refused(UsageError, "number of speakers, 6", "--protocol", "kfold", "--folds", 7)

@@ -1,5 +1,5 @@
-"""A fitted linear classifier as plain arrays: scores with numpy alone, saved without pickle, tied to the extractor of
-its features."""
+"""A fitted linear head as plain arrays: scores with numpy alone, saved without pickle, tied to the extractor of its
+features."""
 
 import dataclasses
 import json
@@ -18,8 +18,9 @@ class LinearModel:
 
     Attributes:
       shift, scale: float64[D], of the scaler.
-      coef, intercept: float64[K, D], float64[K]; for two classes the rows are each other's negative.
-      classes: K labels, sorted.
+      coef, intercept: float64[K, D], float64[K]; for two classes the rows are each other's negative. Zero for features
+        that were not selected.
+      classes: K labels, sorted; empty for a regression, where K = 1 and the score is the prediction.
       chosen: JSON-able hyper-parameters that were chosen.
       unconverged: number of fits, those of the search included, that stopped at the limit of iterations.
     """
@@ -37,8 +38,23 @@ class LinearModel:
         return ((np.asarray(x, np.float64) - self.shift) * self.scale) @ self.coef.T + self.intercept
 
     def predict(self, x):
-        """Labels, length N; the first in sorted order wins a tie."""
+        """Labels, length N, the first in sorted order wins a tie; float64[N] for a regression."""
+        if not self.classes:
+            return self.scores(x)[:, 0]
         return np.asarray(self.classes, dtype=object)[self.scores(x).argmax(1)]
+
+
+    def spread(self, columns, size):
+        """The model over `size` features that scores alike, when this one was fitted on `columns` of them."""
+
+        def place(values, otherwise=0.0):
+            whole = np.full((*values.shape[:-1], size), otherwise)
+            whole[..., columns] = values
+            return whole
+
+        return dataclasses.replace(
+            self, shift=place(self.shift), scale=place(self.scale, 1.0), coef=place(self.coef)
+        )
 
 
 def save_head(model, path, metadata, about=None):

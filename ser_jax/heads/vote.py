@@ -1,4 +1,4 @@
-"""From scores of chunks to one decision per voting unit (utterance, or story in the sense of ComParE 2020)."""
+"""From the scores of chunks to one decision or number per unit (utterance, or story in the sense of ComParE 2020)."""
 
 import numpy as np
 
@@ -39,3 +39,18 @@ def unit_labels(labels, units):
     classes = sorted(set(labels))
     place = {label: index for index, label in enumerate(classes)}
     return vote(np.eye(len(classes))[[place[label] for label in labels]], units, classes)
+
+
+def average(values, units):
+    """The mean of the values of each unit.
+
+    Args:
+      values: float[N], of each chunk.
+      units: length N, the unit of each chunk.
+
+    Returns:
+      (names, means): the sorted units and the mean of each, float64.
+    """
+    names, member = np.unique(np.asarray(units, dtype=object), return_inverse=True)
+    member = member.reshape(-1)
+    return names, np.bincount(member, weights=np.asarray(values, np.float64)) / np.bincount(member)

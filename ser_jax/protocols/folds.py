@@ -63,9 +63,10 @@ def grouped_kfold(table, target, folds, seed):
         raise UsageError(f"--folds {folds}: must be between 2 and the number of speakers, {speakers.nunique()}")
     part = assign_groups(speakers, _labels(table, target), folds, f"{seed}/kfold")
     made = tuple(_fold(f"fold-{number + 1}", table, speakers, part == number, target, seed) for number in range(folds))
+    stratified = "" if _numeric(table, target) else f"stratified over {target}, "
     return Protocol(
         f"kfold-{folds}",
-        f"{folds} folds of whole speakers, stratified over {target}, seed {seed}; "
+        f"{folds} folds of whole speakers, {stratified}seed {seed}; "
         "dev = a fifth of the training speakers",
         made,
     )
@@ -179,8 +180,11 @@ def _fold(name, table, groups, test, target, seed):
 
 def _labels(table, target):
     """Labels to stratify over; one label for all where the target is a number."""
-    column = table[target]
-    return np.zeros(len(table), int) if column.dtype.kind == "f" else column.astype(str).to_numpy()
+    return np.zeros(len(table), int) if _numeric(table, target) else table[target].astype(str).to_numpy()
+
+
+def _numeric(table, target):
+    return table[target].dtype.kind == "f"
 
 
 def _known(table, values, protocol, column):

@@ -5,6 +5,7 @@
 
 import collections
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ from ser_jax.audio import mfcc, specaugment, waveform
 from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.data.pieces import cut
 from ser_jax.errors import UsageError
-from ser_jax.tasks import alphabet, decoding
+from ser_jax.progress import Progress
+from ser_jax.tasks import alphabet, decoding, language_model
 
 SHOWN_SENTENCES = 10
 
@@ -37,6 +39,8 @@ class CTCConfig:
         replaced by the mean of the utterance.
       coefficient_masks, coefficient_mask_width: the same across cepstral coefficients.
       beam_width: of the prefix beam search in `evaluate`; 0 = greedy. The published recogniser decodes with 100.
+      language_model: text file or prepared corpus whose texts make a character n-gram for the beam search; sentences that are
+        being scored are left out of it. "" = none, as published.
     """
 
     bucket_seconds: tuple[float, ...] = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 21, 25, 30, 36)
@@ -49,12 +53,15 @@ class CTCConfig:
     coefficient_masks: int = 0
     coefficient_mask_width: int = 4
     beam_width: int = 0
+    language_model: str = ""
 
     def __post_init__(self):
         if not self.bucket_seconds or list(self.bucket_seconds) != sorted(set(self.bucket_seconds)):
             raise UsageError(f"task.bucket_seconds={self.bucket_seconds}: give lengths in seconds, each larger than the last")
         if self.labels_per_second <= 0:
             raise UsageError(f"task.labels_per_second={self.labels_per_second:g}: must be greater than 0")
+        if self.language_model and not self.beam_width:
+            raise UsageError(f"task.language_model={self.language_model} needs a beam search: set task.beam_width=100 too")
         if not self.rolls:
             raise UsageError("task.rolls is empty: give (0,) for no roll")
 
@@ -142,11 +149,22 @@ class CTCTask:
         """{"log_probs": f32[F, 28]} of the valid frames; pieces follow each other in time."""
         return {"log_probs": np.concatenate([piece["log_probs"][:piece["frames"]] for piece in pieces])}
 
-    def decode(self, log_probs):
-        """f32[F, 28] -> text, greedily or by beam search as the config says."""
-        if self.config.beam_width:
-            return decoding.beam_search(log_probs, self.config.beam_width)
-        return decoding.greedy(log_probs)
+    def transcripts(self, scores, references):
+        """(texts, name of the decoder) from the scores of utterances, greedily or by beam search as the config says."""
+        width, source = self.config.beam_width, self.config.language_model
+        if not width:
+            return [decoding.greedy(score["log_probs"]) for score in scores], "greedy"
+        model, name = None, f"beam search, width {width}"
+        if source:
+            tested = set(references)  # their words must not help to find them
+            texts = [text for text in language_model.read_texts(Path(source)) if alphabet.normalise(text) not in tested]
+            model, name = language_model.CharacterModel(texts), f"{name}, character {language_model.ORDER}-gram"
+        with Progress(len(scores), name, "utterances") as progress:
+            found = []
+            for score in scores:
+                found.append(decoding.beam_search(score["log_probs"], width, model))
+                progress.update()
+        return found, name
 
     def summary(self, scores, index):
         """Error rates of the greedy transcripts, whatever the config says: beam search is for the end."""
@@ -158,10 +176,9 @@ class CTCTask:
     def rows(self, scores, index):
         """CER and WER over all utterances, intervals over speakers, beside the best transcripts that do not listen."""
         references = [alphabet.normalise(text) for text in index["text"]]
-        found = [self.decode(score["log_probs"]) for score in scores]
+        found, decoder = self.transcripts(scores, references)
         speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
         clusters = np.where(speakers == "", ids, speakers)
-        decoder = f"beam search, width {self.config.beam_width}" if self.config.beam_width else "greedy"
         shown = np.linspace(0, len(ids) - 1, min(SHOWN_SENTENCES, len(ids))).round().astype(int)
         rows = []
         for metric in ("CER", "WER"):
