@@ -58,8 +58,9 @@ class Paper:
       sizes, reduced_sizes: numbers in the options of the probes that go with the size of the net.
       statistic, spread: fields of `secondary` in a result row that the table shows.
       cells: in the order in which they are run and shown.
-      remarks: lines for the reader.
+      for_the_page: (features, options of `ser-jax probe`) of rows that the page shows and the table does not.
       map_features: the features whose correlations with the labels are drawn, or "".
+      remarks: lines for the reader.
     """
 
     name: str
@@ -75,8 +76,9 @@ class Paper:
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     reduced_sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     needs: dict[str, str] = dataclasses.field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
+    for_the_page: tuple[tuple[str, str], ...] = ()
     map_features: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def add_arguments(parser):
@@ -118,6 +120,9 @@ def run(args):
         if cell.features in features:
             options = cell.probe.format(**(paper.reduced_sizes if reduced else paper.sizes))
             rows[cell] = _probe(cell, options, features[cell.features], results, rows)
+    for name, options in paper.for_the_page:
+        if name in features:
+            _verb(f"probe --features {_q(features[name])} {options} --out {_q(results.parent)}")
     lines = table(paper, rows)
     _write(out, paper, lines)
     maps = f" --layer-study {_q(features[paper.map_features])}" if paper.map_features in features else ""

@@ -187,6 +187,7 @@ def _prepare_workdir(workdir, experiment, corpora, table):
     path = workdir / "config.json"
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
+        old |= config_module.to_dict(config_module.from_dict(old, str(path)))  # fields added since have their defaults
         changed = ["the content of data.corpora"] if value["prepared"] != old.get("prepared") else []
         changed += ["name"] if value["name"] != old.get("name") else []
         for part in ("model", "task", "data", "optim", "train"):

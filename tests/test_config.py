@@ -13,6 +13,8 @@ from ser_jax import config
 from ser_jax.config import Data, Experiment, Optim, Train
 from ser_jax.errors import UsageError
 from ser_jax.models.sample_cnn import SampleCNNConfig
+from ser_jax.models.wavenet import WaveNetConfig
+from ser_jax.tasks.ctc import CTCConfig
 from ser_jax.tasks.gender import GenderConfig
 from ser_jax.train import train
 
@@ -24,6 +26,8 @@ EXPERIMENT = Experiment("e", SampleCNNConfig(), GenderConfig())
 SHRINK = {
     SampleCNNConfig: {"stem_filters": 4, "filters": (4,), "final_filters": 4},
     GenderConfig: {"crop_seconds": 0.1, "min_samples": 1_000},
+    WaveNetConfig: {"channels": 4, "kernel": 3, "dilations": (1,)},
+    CTCConfig: {"bucket_seconds": (2.0,)},
 }
 
 
@@ -43,9 +47,9 @@ def test_a_config_survives_json(path):
 
 
 @pytest.mark.parametrize("path", PRETRAINING, ids=name)
-def test_a_config_trains(path, two_corpora, tmp_path):
+def test_a_config_trains(path, tiny_corpus, tmp_path):
     full = config.load(path)
-    data = dataclasses.replace(full.data, corpora=(str(two_corpora[0]),), weights=(), splits=(), eval_splits=(), test=0.0)
+    data = dataclasses.replace(full.data, corpora=(str(tiny_corpus),), weights=(), splits=(), eval_splits=(), test=0.0)
     small = dataclasses.replace(
         full, data=data,
         model=dataclasses.replace(full.model, **SHRINK[type(full.model)]),

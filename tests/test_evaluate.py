@@ -207,3 +207,12 @@ def test_wrong_options(trained_workdir, tmp_path, capsys):
     assert cli.main(["evaluate", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert "is not a pretraining workdir" in error and error.count("\n") == 1
+
+
+def test_only_the_task_can_be_overridden(trained_workdir, tmp_path, capsys):
+    assert cli.main(["evaluate", str(trained_workdir), "--set", "model.dropout=0", "--out", str(tmp_path)]) == 2
+    assert "fields of the task only" in capsys.readouterr().err
+
+
+def test_an_override_reaches_the_task(trained_workdir):
+    assert Trained(trained_workdir, overrides=["task.crop_seconds=0.5"]).network.task.evaluation_seconds == 0.5

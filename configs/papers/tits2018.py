@@ -45,6 +45,8 @@ def paper():
         statistic="MSE_fold_mean",
         spread="MSE_fold_std",
         cells=tuple(cells),
+        for_the_page=tuple(("neural", f"--protocol loso --target {target} --head ols --metric CCC --layers each")
+                           for target in ("arousal", "valence")),
         map_features="neural",
         remarks=(
             "Table 1 is missing from the text of the paper that is at hand: there are no figures of the paper beside ours.",
