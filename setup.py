@@ -32,6 +32,7 @@ setup(
         "soundfile",
         "soxr",
         "librosa",
+        "scipy",
         "scikit-learn",
         "pandas",
         "pyarrow",

@@ -97,7 +97,6 @@ class Trained:
     Args:
       workdir: folder of a pretraining run.
       step: "best", "last" or a number of steps.
-      overrides: `a.b=c` assignments to the experiment, of fields that the weights do not depend on.
 
     Attributes:
       experiment, network, params, stats: as trained; arrays on the host.
@@ -109,11 +108,11 @@ class Trained:
       UserError: no such workdir or checkpoint.
     """
 
-    def __init__(self, workdir, step="best", overrides=()):
+    def __init__(self, workdir, step="best"):
         self.workdir = Path(workdir)
         if not (self.workdir / "config.json").is_file():
             raise UserError(f"{workdir} is not a pretraining workdir (no config.json); make one with `ser-jax pretrain`")
-        self.experiment = config_module.load(self.workdir / "config.json", overrides)
+        self.experiment = config_module.load(self.workdir / "config.json")
         self.network = Network(self.experiment)
         if not (self.workdir / FOLDER).is_dir():
             raise UserError(f"{workdir} has no {FOLDER}/; copy the whole workdir, or run its `ser-jax pretrain` again")

@@ -43,7 +43,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """Optimiser and schedule; see `ser_jax.optim`."""
+    """Optimiser and schedule; see `ser_jax.optim`. `epsilon` is that of adam and adamw, `weight_decay` that of adamw."""
 
     name: str = "adam"
     learning_rate: float = 1e-3

@@ -24,7 +24,7 @@ def run(args):
     from ser_jax import cli, results
 
     out = args.out
-    corpus, workdir, features, scores = out / "prepared", out / "run", out / "features.parquet", out / "results"
+    corpus, workdir, features, scores = out / "prepared", out / "run", out / "features.parquet", out / "results_demo"
     begin = time.monotonic()
     (scores / "results.jsonl").unlink(missing_ok=True)  # a second demo must not list the rows of the first
     for verb in (

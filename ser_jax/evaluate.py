@@ -18,8 +18,8 @@ def add_arguments(parser):
                         help="prepared corpus; default: the held-out part of what the run was trained on")
     parser.add_argument("--split", default=None, help="comma list of official partitions; default: each that is there")
     parser.add_argument("--step", default="best", help="best (default), last, or a number of steps")
-    parser.add_argument("--set", action="append", default=[], metavar="task.B=C", dest="overrides",
-                        help="override a field of the task that the weights do not depend on, e.g. task.beam_width=100")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
+                        help="of the task; ctc: beam_width=100, language_model=TEXT.txt|CORPUS; may be repeated")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--out", type=Path, default=None, help="folder of results.jsonl; default: the workdir")
 
@@ -33,18 +33,16 @@ def run(args):
 
     if args.batch_size < 1:
         raise UsageError(f"--batch-size {args.batch_size}: must be at least 1")
-    for assignment in args.overrides:
-        if not assignment.startswith("task."):
-            raise UsageError(f"--set {assignment}: evaluation can override fields of the task only, e.g. task.beam_width=100")
     sharding.use_compilation_cache()
-    trained = Trained(args.workdir, args.step, args.overrides)
+    trained = Trained(args.workdir, args.step)
+    options = _options(args.option, trained.network.task.options)
     corpora = pipeline.open_corpora(args.corpus or trained.experiment.data.corpora)
     splits = _known_splits(args.split, corpora) if args.split else None
     rows = []
     for position, corpus in enumerate(corpora):
         for part, table, stamps, notes in _parts(trained, corpus, position, splits, own=args.corpus is None):
             if len(table):
-                rows += score_part(trained, corpora, part, table, args.batch_size, stamps, notes)
+                rows += score_part(trained, corpora, part, table, args.batch_size, stamps, notes, options)
             else:
                 print(f"{corpus.path}: nothing to score in {part} ({'; '.join(notes)})", file=sys.stderr)
     if not rows:
@@ -56,6 +54,21 @@ def run(args):
             results.append_row(out / "results.jsonl", row)
         results.print_rows(rows)
     return DONE
+
+
+def _options(assignments, defaults):
+    """{name: value} from NAME=VALUE, each of the type of its default."""
+    options = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in defaults:
+            known = ", ".join(defaults) or "none, its task has no options"
+            raise UsageError(f"--option {assignment}: expected NAME=VALUE{suggestion(name, defaults)}; known: {known}")
+        try:
+            options[name] = type(defaults[name])(text)
+        except ValueError:
+            raise UsageError(f"--option {assignment}: not a value of type {type(defaults[name]).__name__}") from None
+    return options
 
 
 def _known_splits(text, corpora):
@@ -76,13 +89,15 @@ def _parts(trained, corpus, position, splits, own):
     import numpy as np
     import pandas
 
+    from ser_jax.data.splits import text_hash
+
     index = corpus.index
     used = trained.utterances
     seen = {part: index["audio_sha256"].isin(used.loc[used["part"] == part, "audio_sha256"]) for part in set(used["part"])}
     never = pandas.Series(False, index.index)
     table = pandas.DataFrame({
         "position": position, "row": np.arange(len(index)), "id": index["id"], "speaker_id": index["speaker_id"],
-        "split": index["split"], "num_samples": index["num_samples"], "audio_sha256": index["audio_sha256"],
+        "split": index["split"], "text_hash": index["text"].map(text_hash), "num_samples": index["num_samples"], "audio_sha256": index["audio_sha256"],
         "left_out": np.where(seen.get("train", never), "trained on", trained.network.task.refuse(index))})
     if splits is not None:
         parts = [(name, table["split"] == name) for name in splits]
@@ -109,16 +124,23 @@ def _known_already(used, corpus, table):
     heard = set(used.loc[(used["part"] == "train") & (used["corpus"] == corpus.name), "speaker_id"])
     watched = int(table["audio_sha256"].isin(used.loc[used["part"] == "dev", "audio_sha256"]).sum())
     stamps, notes = [], []
+    texts = (set(table["text_hash"]) - {""}) & set(used.loc[used["part"] == "train"].get("text_hash", ()))
     if speakers & heard:
         stamps.append("LEAKY")
         notes.append(f"{len(speakers & heard)} of {len(speakers)} speakers were trained on, in other utterances")
+    if texts:
+        stamps.append("TEXT-SHARED")
+        share = int(table["text_hash"].isin(texts).sum())
+        notes.append(f"{len(texts)} sentences, of {share} utterances, were trained on, said by others or at another time")
+    if "text_hash" not in used:
+        notes.append("which sentences were trained on is unknown: the run is older than that column")
     if watched:
         notes.append(f"the periodic evaluation, which chooses the best checkpoint, has seen {watched} of the utterances")
     return stamps, notes
 
 
-def score_part(trained, corpora, part, table, batch_size, stamps=(), notes=()):
-    """Result rows of one part, as the task defines them."""
+def score_part(trained, corpora, part, table, batch_size, stamps=(), notes=(), options=None):
+    """Result rows of one part, as the task defines them; `options` are those of the task."""
     import jax
 
     from ser_jax import results, sharding
@@ -129,7 +151,7 @@ def score_part(trained, corpora, part, table, batch_size, stamps=(), notes=()):
     scores = predict(trained.network, params, stats, corpora, table, mesh, batch_size)
     stamps = [*stamps, *(["SYNTHETIC"] if corpus.info["synthetic"] or trained.synthetic else [])]
     rows = []
-    for fields in trained.network.task.rows(scores, corpus.index.iloc[table["row"]]):
+    for fields in trained.network.task.rows(scores, corpus.index.iloc[table["row"]], trained, **(options or {})):
         unit = fields.pop("unit")
         rows.append(results.result_row(
             "evaluate", fields.pop("metric"), fields.pop("value"), fields.pop("n"), **fields, split=f"{part}, per {unit}",

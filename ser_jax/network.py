@@ -50,4 +50,6 @@ class Network:
         """Inference mode: the model's outputs (logits, taps); rows do not depend on each other."""
         model = nnx.merge(self._graphdef, params, stats)
         model.eval()
-        return model(*self.task.inputs(batch))
+        # TF32 and bf16 passes differ between batch shapes; what is said of an utterance must not.
+        with jax.default_matmul_precision("highest"):
+            return model(*self.task.inputs(batch))

@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 
 from ser_jax import config as config_module
+from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.errors import DONE, SAVED, UsageError, UserError
 from ser_jax.files import atomic_path, write_json
 
@@ -113,7 +114,7 @@ def train(experiment, workdir, *, stop_after=None):
                 f"{(table['part'] == 'train').sum():,} utterances, {mesh.size} {jax.devices()[0].platform} devices, "
                 + (f"continues at step {start}" if start else f"{settings.steps} steps"))
         sizes, padded = pipeline.padding(table, experiment.data, settings.batch_size)
-        log.say(f"examples of {' '.join(f'{size / 16_000:g}' for size in sizes)} s, {padded:.1%} of them padding")
+        log.say(f"examples of {' '.join(f'{size / SAMPLE_RATE:g}' for size in sizes)} s, {padded:.1%} of them padding (first batches)")
         batches = pipeline.training_batches(corpora, table, task, experiment.data, settings.batch_size, start,
                                             jax.process_count(), jax.process_index())
         dev = table[table["part"] == "dev"]
@@ -199,7 +200,7 @@ def _prepare_workdir(workdir, experiment, corpora, table):
     elif (workdir / "checkpoints").exists():
         raise UserError(f"{workdir} has checkpoints but no config.json, so what made them is unknown; choose another --workdir")
     write_json(path, value)
-    columns = ["corpus", "id", "speaker_id", "gender", "split", "audio_sha256", "part", "refused"]
+    columns = ["corpus", "id", "speaker_id", "gender", "split", "audio_sha256", "text_hash", "part", "refused"]
     with atomic_path(workdir / "pretrained_on.parquet") as temporary:
         table[columns].to_parquet(temporary, index=False)
 

@@ -119,8 +119,7 @@ def recognised(trained, paths, batch_size=8):
 
     @jax.jit
     def scores_of(params, stats, batch):
-        with jax.default_matmul_precision("highest"):  # a text must not depend on the files beside it
-            return task.scores(network.apply(params, stats, batch))
+        return task.scores(network.apply(params, stats, batch))
 
     def read(path):
         try:
@@ -171,10 +170,10 @@ def _spelt(heard, options, jobs):
 
 
 def _text(log_probs, options):
-    from ser_jax.tasks import decoding
+    from ser_jax.tasks import alphabet, decoding
 
     text = decoding.greedy(log_probs) if options is None else decoding.beam_search(log_probs, **options)
-    return " ".join(text.split())
+    return alphabet.normalise(text)
 
 
 _worker_options = None

@@ -28,7 +28,7 @@ def tiny_corpus(tmp_path_factory):
             path = f"s{number}_{i}.wav"
             write_audio(root / path, speaker_voice(number, seconds, i, emotion=i))
             rows.append({"path": path, "id": f"s{number}_{i}", "speaker_id": f"s{number}", "emotion": EMOTIONS[i],
-                         "gender": "male" if number % 2 else "female", "text": f"sentence {i}", "valence": i / 3,
+                         "gender": "male" if number % 2 else "female", "text": f"sentence {number} {i}", "valence": i / 3,
                          "split": "test" if number > 6 else "train"})
     write_table(root / "manifest.csv", rows)
     return prepare_tree("manifest", root, root / "prepared", {"name": "tiny"}, shards=2).path

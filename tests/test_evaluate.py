@@ -209,10 +209,19 @@ def test_wrong_options(trained_workdir, tmp_path, capsys):
     assert "is not a pretraining workdir" in error and error.count("\n") == 1
 
 
-def test_only_the_task_can_be_overridden(trained_workdir, tmp_path, capsys):
-    assert cli.main(["evaluate", str(trained_workdir), "--set", "model.dropout=0", "--out", str(tmp_path)]) == 2
-    assert "fields of the task only" in capsys.readouterr().err
+def test_an_option_that_the_task_does_not_have_is_refused(trained_workdir, tmp_path, capsys):
+    assert cli.main(["evaluate", str(trained_workdir), "--option", "beam_width=3", "--out", str(tmp_path)]) == 2
+    assert "its task has no options" in capsys.readouterr().err
 
 
-def test_an_override_reaches_the_task(trained_workdir):
-    assert Trained(trained_workdir, overrides=["task.crop_seconds=0.5"]).network.task.evaluation_seconds == 0.5
+def test_sentences_that_were_trained_on_are_stamped(trained_workdir, tmp_path):
+    """Another speaker says what s2 said in training."""
+    write_audio(tmp_path / "new.wav", speaker_voice(11, 0.5, 7, emotion=0))
+    write_table(tmp_path / "manifest.csv", [{"path": "new.wav", "speaker_id": "n", "gender": "female", "text": "Sentence 2, 0!"}])
+    corpus = prepare_tree("manifest", tmp_path, tmp_path / "prepared", {"name": "new"}).path
+    assert cli.main(["evaluate", str(trained_workdir), "--corpus", str(corpus), "--out", str(tmp_path)]) == 0
+    used = Trained(trained_workdir).utterances
+    assert "s2" in set(used.loc[used["part"] == "train", "speaker_id"])
+    for row in read_rows(tmp_path):
+        assert row["stamps"] == ["TEXT-SHARED"]
+        assert any("1 sentences, of 1 utterances, were trained on" in note for note in row["notes"])

@@ -50,7 +50,7 @@ def lines(out):
 
 
 def rows(out):
-    return [json.loads(line) for line in (out / "results" / "results.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (out / "results_tits2018" / "results.jsonl").read_text().splitlines()]
 
 
 def test_the_embedded_table_is_stamped_in_every_line(embedded):

@@ -4,7 +4,7 @@
     ser-jax prepare librispeech --source /data/LibriSpeech --out prepared/librispeech
     ser-jax prepare tedlium --source /data/TEDLIUM_release2 --out prepared/tedlium
     ser-jax pretrain configs/pretrain/wavenet_union.py --workdir runs/wavenet_union
-    ser-jax evaluate runs/wavenet_union --corpus prepared/librispeech --split test-clean --set task.beam_width=100
+    ser-jax evaluate runs/wavenet_union --corpus prepared/librispeech --split test-clean --option beam_width=100
 
 speech-to-text-wavenet v0.0.0.2: 3,720,988 parameters, 20 cepstra at 16 kHz, MaxProp 1e-3, batch 16, 50 epochs (its best was
 the 40th). It reports a CTC loss of 69.95 / 66.83 / 77.32 on train / valid / test and no error rate.

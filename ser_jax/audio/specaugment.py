@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.layers import masked_mean
-
 
 def roll_coefficients(key, x, shifts):
     """Moves each row along the coefficient axis by a drawn one of `shifts`; vacated coefficients become zero.
@@ -30,7 +28,7 @@ def mask_time(key, x, mask, count, longest):
         return x
     lengths = mask.sum(1)
     hidden = _stretches(key, x.shape[0], x.shape[1], count, longest, lengths)
-    return jnp.where((hidden & mask)[..., None], masked_mean(x, mask)[:, None], x)
+    return jnp.where((hidden & mask)[..., None], _mean(x, mask), x)
 
 
 def mask_coefficients(key, x, mask, count, widest):
@@ -38,7 +36,12 @@ def mask_coefficients(key, x, mask, count, widest):
     if not count or not widest:
         return x
     hidden = _stretches(key, x.shape[0], x.shape[2], count, widest, jnp.full(x.shape[0], x.shape[2]))
-    return jnp.where(hidden[:, None] & mask[..., None], masked_mean(x, mask)[:, None], x)
+    return jnp.where(hidden[:, None] & mask[..., None], _mean(x, mask), x)
+
+
+def _mean(x, mask):
+    """Mean over the valid frames: f32[B, 1, D]."""
+    return jnp.where(mask[..., None], x, 0).sum(1, keepdims=True) / jnp.maximum(mask.sum(1), 1)[:, None, None]
 
 
 def _stretches(key, rows, size, count, longest, lengths):

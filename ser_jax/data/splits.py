@@ -7,6 +7,7 @@ import numpy as np
 import pandas
 
 from ser_jax.errors import UsageError, UserError
+from ser_jax.protocols.audit import normalise_text
 
 PARTS = ("train", "dev", "test")
 
@@ -21,7 +22,7 @@ def assign(corpora, data, task):
 
     Returns:
       pandas.DataFrame, one row per utterance of the union: position (of the corpus in the list), row (in the corpus),
-      corpus, id, speaker_id, gender, split, num_samples, audio_sha256, part ("train", "dev", "test" or ""), refused
+      corpus, id, speaker_id, gender, split, num_samples, audio_sha256, text_hash, part ("train", "dev", "test" or ""), refused
       (reason or ""), size (samples that a training example of it is padded or cut to). Utterances outside the asked
       splits have part "" and no reason.
 
@@ -32,6 +33,7 @@ def assign(corpora, data, task):
     for position, corpus in enumerate(corpora):
         columns = ["id", "speaker_id", "gender", "split", "num_samples", "audio_sha256"]
         table = corpus.index[columns].copy()
+        table["text_hash"] = corpus.index["text"].map(text_hash)
         table.insert(0, "position", position)
         table.insert(1, "row", np.arange(len(table)))
         table.insert(2, "corpus", corpus.name)
@@ -90,6 +92,11 @@ def _hold_out(table, shares, seed):
         if share and not held[part]:
             raise UserError(f"holding out {share:g} for {part} leaves no speaker to train on; lower data.holdout or data.test")
     return {part: speakers for part, speakers in held.items() if speakers}
+
+
+def text_hash(text):
+    """What tells sentences apart, whatever their case and punctuation: 16 hexadecimal digits, "" for no text."""
+    return _hash(normalise_text(text))[:16] if text else ""
 
 
 def _hash(*values):

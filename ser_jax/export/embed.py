@@ -73,9 +73,7 @@ class Embedder:
         return shapes
 
     def _embed(self, params, stats, batch):
-        # TF32 and bf16 passes differ between batch shapes; an embedding must not.
-        with jax.default_matmul_precision("highest"):
-            taps = self.network.apply(params, stats, batch)["taps"]
+        taps = self.network.apply(params, stats, batch)["taps"]
         chosen = [taps[name] for name in self.layers]
         mask = chosen[0][1]
         if self.pooling == "none":

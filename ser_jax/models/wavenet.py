@@ -23,7 +23,6 @@ class WaveNetConfig:
       channels: of every block; each block gives one feature per channel (15 × 128 = 1920 values).
       kernel: taps of the dilated convolutions, odd.
       dilations: of the blocks, in frames.
-      coefficients: of the cepstra that come in.
       dropout: before the last layer; 0 in the published net.
       normalise_input: normalise each cepstral coefficient over the training batch first, off in the published net. The first
         coefficient varies ten times as much as those that tell vowels apart, so with little speech the net otherwise spends
@@ -39,7 +38,6 @@ class WaveNetConfig:
     channels: int = 128
     kernel: int = 7
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16) * 3
-    coefficients: int = mfcc.COEFFICIENTS
     dropout: float = 0.0
     normalise_input: bool = False
 
@@ -101,8 +99,8 @@ class WaveNet(nnx.Module):
 
     def __init__(self, config, num_symbols, *, rngs):
         channels = config.channels
-        self.input_norm = _norm(config.coefficients) if config.normalise_input else None
-        self.front = _conv(config.coefficients, channels, 1, 1, (config.coefficients * channels) ** 0.5, rngs=rngs)
+        self.input_norm = _norm(mfcc.COEFFICIENTS) if config.normalise_input else None
+        self.front = _conv(mfcc.COEFFICIENTS, channels, 1, 1, (mfcc.COEFFICIENTS * channels) ** 0.5, rngs=rngs)
         self.front_norm = _norm(channels)
         self.depth = len(config.dilations)
         for i, dilation in enumerate(config.dilations, 1):
@@ -117,7 +115,7 @@ class WaveNet(nnx.Module):
         """Applies the net.
 
         Args:
-          x: f32[B, F, coefficients].
+          x: f32[B, F, 20], cepstra.
           mask: bool[B, F], a prefix of each row.
           rngs: `nnx.Rngs` with a `dropout` stream; needed in training mode.
 

@@ -236,9 +236,9 @@ def _pretrained_on(file, warnings):
     import pandas
 
     try:
-        table = pandas.read_parquet(file, columns=["corpus", "speaker_id"])
+        table = pandas.read_parquet(file, columns=["corpus", "speaker_id", "part"])
     except (ValueError, OSError, KeyError) as error:
         warnings.append(f"{file}: cannot be read ({str(error).splitlines()[0]}); the training corpora are not shown")
         return {}
-    groups = table.groupby("corpus", sort=True)["speaker_id"]
+    groups = table[table["part"] == "train"].groupby("corpus", sort=True)["speaker_id"]
     return {str(name): (len(speakers), int(speakers.nunique())) for name, speakers in groups}

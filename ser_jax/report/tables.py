@@ -15,6 +15,7 @@ STAMPS = {
     "harmless for speakers, but the text is not held out.",
     "TRANSDUCTIVE": "The checkpoint was pretrained, without emotion labels, on utterances that are now tested. Found "
     "by comparing audio hashes, not declared.",
+    "UNAUDITED": "Some speakers are unknown, so whether they are on both sides of a split cannot be told.",
 }
 KINDS = {"probe": "Probes: heads on frozen embeddings", "evaluate": "Checkpoints on their own pretraining task"}
 SECTIONS = ("checkpoint", "features", "corpus", "protocol")

@@ -10,6 +10,7 @@ class Classification:
     """Base of such tasks; they add `target`, `classes` and `label` to it, and the input side of the contract."""
 
     eval_metric = "accuracy"
+    options = {}
 
     @property
     def num_outputs(self):
@@ -32,7 +33,7 @@ class Classification:
         probability = np.maximum(scores[np.arange(len(truth)), truth], 1e-7)
         return {"loss": float(-np.log(probability).mean()), "accuracy": float((scores.argmax(1) == truth).mean())}
 
-    def rows(self, scores, index):
+    def rows(self, scores, index, trained):
         """Accuracy per utterance and per speaker (scores averaged over the utterances), intervals over speakers.
 
         Utterances of unknown speaker are clusters of their own, and are not in the row per speaker.

@@ -16,9 +16,10 @@ from ser_jax import metrics
 from ser_jax.audio import mfcc, specaugment, waveform
 from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.data.pieces import cut
-from ser_jax.errors import UsageError
+from ser_jax.errors import UsageError, UserError
 from ser_jax.progress import Progress
-from ser_jax.tasks import alphabet, decoding, language_model
+from ser_jax.tasks import alphabet, decoding
+from ser_jax.tasks.language_model import ORDER, CharacterModel, read_texts
 
 SHOWN_SENTENCES = 10
 
@@ -38,9 +39,6 @@ class CTCConfig:
       time_masks, time_mask_frames: SpecAugment (Park et al. 2019): how many stretches of up to so many frames are
         replaced by the mean of the utterance.
       coefficient_masks, coefficient_mask_width: the same across cepstral coefficients.
-      beam_width: of the prefix beam search in `evaluate`; 0 = greedy. The published recogniser decodes with 100.
-      language_model: text file or prepared corpus whose texts make a character n-gram for the beam search; sentences that are
-        being scored are left out of it. "" = none, as published.
     """
 
     bucket_seconds: tuple[float, ...] = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 21, 25, 30, 36)
@@ -52,16 +50,12 @@ class CTCConfig:
     time_mask_frames: int = 15
     coefficient_masks: int = 0
     coefficient_mask_width: int = 4
-    beam_width: int = 0
-    language_model: str = ""
 
     def __post_init__(self):
         if not self.bucket_seconds or list(self.bucket_seconds) != sorted(set(self.bucket_seconds)):
             raise UsageError(f"task.bucket_seconds={self.bucket_seconds}: give lengths in seconds, each larger than the last")
         if self.labels_per_second <= 0:
             raise UsageError(f"task.labels_per_second={self.labels_per_second:g}: must be greater than 0")
-        if self.language_model and not self.beam_width:
-            raise UsageError(f"task.language_model={self.language_model} needs a beam search: set task.beam_width=100 too")
         if not self.rolls:
             raise UsageError("task.rolls is empty: give (0,) for no roll")
 
@@ -74,6 +68,7 @@ class CTCTask:
     num_outputs = alphabet.SIZE
     min_samples = mfcc.MIN_SAMPLES
     evaluation_seconds = None
+    options = {"beam_width": 0, "language_model": ""}
 
     def __init__(self, config):
         self.config = config
@@ -119,7 +114,8 @@ class CTCTask:
         x = waveform.to_float(batch["speech"])
         if config.speed:
             # 2 · labels frames are always enough for CTC; faster than that the loss could become infinite.
-            fastest = batch["length"] / (2 * mfcc.HOP * jnp.maximum(batch["num_labels"], 1))
+            shortest = jnp.maximum(2 * mfcc.HOP * batch["num_labels"], mfcc.MIN_SAMPLES + 1)
+            fastest = batch["length"] / shortest
             x, mask = waveform.random_speed(speed, x, mask, config.speed, jnp.maximum(fastest, 1.0))
         cepstra, frames = mfcc.mfcc(waveform.add_noise(noise, x, mask, config.noise) if config.noise else x, mask)
         cepstra = specaugment.roll_coefficients(roll, cepstra, config.rolls)
@@ -149,34 +145,51 @@ class CTCTask:
         """{"log_probs": f32[F, 28]} of the valid frames; pieces follow each other in time."""
         return {"log_probs": np.concatenate([piece["log_probs"][:piece["frames"]] for piece in pieces])}
 
-    def transcripts(self, scores, references):
-        """(texts, name of the decoder) from the scores of utterances, greedily or by beam search as the config says."""
-        width, source = self.config.beam_width, self.config.language_model
-        if not width:
-            return [decoding.greedy(score["log_probs"]) for score in scores], "greedy"
-        model, name = None, f"beam search, width {width}"
-        if source:
+    def transcripts(self, scores, references, trained, beam_width=0, language_model=""):
+        """(texts, name of the decoder) from the scores of utterances.
+
+        Args:
+          references: their normalised texts.
+          trained: checkpoint.Trained.
+          beam_width: of the prefix beam search; 0 = greedy. The published recogniser decodes with 100.
+          language_model: text file or prepared corpus whose texts make a character n-gram for the beam search; of a corpus
+            that was trained on the training part, and never a sentence that is being scored. "" = none, as published.
+        """
+        if beam_width < 0:
+            raise UsageError(f"--option beam_width={beam_width}: 0 = greedy, 100 = as published")
+        if language_model and not beam_width:
+            raise UsageError(f"--option language_model={language_model} needs a beam search: --option beam_width=100")
+        if not beam_width:
+            return self._greedy(scores), "greedy"
+        model, name = None, f"beam search, width {beam_width}"
+        if language_model:
             tested = set(references)  # their words must not help to find them
-            texts = [text for text in language_model.read_texts(Path(source)) if alphabet.normalise(text) not in tested]
-            model, name = language_model.CharacterModel(texts), f"{name}, character {language_model.ORDER}-gram"
+            texts = [text for text in read_texts(Path(language_model), trained) if alphabet.normalise(text) not in tested]
+            if not texts:
+                raise UserError(f"--option language_model={language_model}: no sentence but those that are being scored")
+            model = CharacterModel(texts)
+            name = f"{name}, character {ORDER}-gram of {len(texts)} sentences of {language_model}"
         with Progress(len(scores), name, "utterances") as progress:
             found = []
             for score in scores:
-                found.append(decoding.beam_search(score["log_probs"], width, model))
+                found.append(alphabet.normalise(decoding.beam_search(score["log_probs"], beam_width, model)))
                 progress.update()
         return found, name
 
+    def _greedy(self, scores):
+        return [alphabet.normalise(decoding.greedy(score["log_probs"])) for score in scores]  # spelt as the references are
+
     def summary(self, scores, index):
-        """Error rates of the greedy transcripts, whatever the config says: beam search is for the end."""
+        """Error rates of the greedy transcripts: beam search is for the end."""
         references = [alphabet.normalise(text) for text in index["text"]]
-        found = [decoding.greedy(score["log_probs"]) for score in scores]
+        found = self._greedy(scores)
         cer, wer = (metrics.evaluate(name, references, found) for name in ("CER", "WER"))
         return {"CER": cer, "WER": wer, self.eval_metric: 1 - cer}
 
-    def rows(self, scores, index):
+    def rows(self, scores, index, trained, **options):
         """CER and WER over all utterances, intervals over speakers, beside the best transcripts that do not listen."""
         references = [alphabet.normalise(text) for text in index["text"]]
-        found, decoder = self.transcripts(scores, references)
+        found, decoder = self.transcripts(scores, references, trained, **options)
         speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
         clusters = np.where(speakers == "", ids, speakers)
         shown = np.linspace(0, len(ids) - 1, min(SHOWN_SENTENCES, len(ids))).round().astype(int)
@@ -210,7 +223,7 @@ def _label_counts(index):
 
 def _trivial(metric, references):
     """Error rates of a system that does not listen: nothing, the most frequent sentence of the references, spaces only."""
-    most, _ = max(collections.Counter(references).items(), key=lambda item: (item[1], item[0]))
+    most, _ = min(collections.Counter(references).items(), key=lambda item: (-item[1], item[0]))
     texts = {"nothing": [""] * len(references), "the most frequent sentence": [most] * len(references)}
     rates = {name: metrics.evaluate(metric, references, found) for name, found in texts.items()}
     if metric == "CER":  # as many spaces as characters get the spaces right; jiwer would strip them to nothing

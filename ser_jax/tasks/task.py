@@ -15,6 +15,7 @@ class Task(Protocol):
     num_outputs: int        # K, width of the model's output
     eval_metric: str        # the metric by which the best checkpoint is kept (larger is better)
     min_samples: int        # shortest utterance that is trained on, evaluated or embedded
+    options: dict           # what `evaluate --option` may set for `rows`, with the defaults, whose types count
     evaluation_seconds: float | None  # length of the pieces that `evaluate` averages over; None = whole utterances
 
     def refuse(self, index) -> np.ndarray:
@@ -49,5 +50,10 @@ class Task(Protocol):
     def summary(self, scores, index) -> dict[str, float]:
         """Metrics of the periodic evaluation, `eval_metric` among them, from one score per row of an index."""
 
-    def rows(self, scores, index) -> list[dict]:
-        """Result-row fields of `evaluate`: metric, value, n, ci, … and `unit`, what is counted."""
+    def rows(self, scores, index, trained, **options) -> list[dict]:
+        """Result-row fields of `evaluate`: metric, value, n, ci, … and `unit`, what is counted.
+
+        Args:
+          trained: the checkpoint.Trained that is scored.
+          **options: those of `options` that differ from their defaults.
+        """
