@@ -186,11 +186,11 @@ def _probe(args, features, layers, selection, results, versus):
     write_protocol(outcome.protocol, results.parent / "protocols" / f"{name}-{row['protocol']['hash']}.json")
     if args.save_protocol:
         write_protocol(outcome.protocol, args.save_protocol)
+    append_row(results, row)
     if outcome.head is not None:
         about = {**{key: row[key] for key in ("target", "head", "protocol")}, "fitted_on": outcome.head_rows}
         save_head(outcome.head, args.save_head, outcome.head_features, about)
         outcome.notes.append(f"{args.save_head}: head fitted on {outcome.head_rows}")
-    append_row(results, row)
     return row, outcome.notes
 
 

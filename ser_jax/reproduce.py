@@ -12,7 +12,7 @@ import shlex
 import time
 from pathlib import Path
 
-from ser_jax.errors import DONE, FAILED, UsageError, UserError, suggestion
+from ser_jax.errors import DONE, FAILED, SAVED, UsageError, UserError, suggestion
 from ser_jax.progress import format_seconds
 
 EXAMPLE = "ser-jax reproduce configs/papers/tits2018.py --corpus prepared/iemocap --workdir runs/wavenet_union --out tits2018"
@@ -97,7 +97,7 @@ def run(args):
         raise UsageError("--set changes the pretraining, and --workdir names a run that is taken as it is; give one of them")
     for option, folder, file in (("--corpus", args.corpus, "prepared.json"), ("--workdir", args.workdir, "config.json")):
         if folder is not None and not (folder / file).is_file():
-            raise UserError(f"{option} {folder}: no {file} there; make one with `ser-jax prepare` or `ser-jax pretrain`")
+            raise UsageError(f"{option} {folder}: no {file} there; make one with `ser-jax prepare` or `ser-jax pretrain`")
     out, reduced = args.out or Path(paper.name), args.corpus is None
     begin = time.monotonic()
     corpus = args.corpus or out / "prepared" / "emotions"
@@ -170,7 +170,8 @@ def _verb(line, tolerated=DONE):
     print(f"\n$ ser-jax {line}", flush=True)
     code = cli.main(shlex.split(line))
     if code not in (DONE, tolerated):
-        raise Stopped(f"the step above ended with {code}; mend that and run the same command again", code)
+        what = "saved its state" if code == SAVED else f"ended with {code}; mend that"
+        raise Stopped(f"the step above {what}; run the same command again", code)
 
 
 class Stopped(UserError):

@@ -189,5 +189,5 @@ def _text_in_worker(log_probs):
 
 
 def _printable(path):
-    """The path with bytes that are not UTF-8 written as \\udcXX."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    """The path with bytes that are not UTF-8 written as \\udcXX, tabs and line ends as \\t and \\n."""
+    return str(path).encode("utf-8", "backslashreplace").decode().replace("\t", "\\t").replace("\n", "\\n")

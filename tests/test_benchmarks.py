@@ -45,19 +45,6 @@ def test_pitch_baseline(tmp_path):
     assert 120 < content["decision_hz"] < 190
 
 
-def test_egemaps_features(tmp_path):
-    pytest.importorskip("opensmile", reason="needs the [opensmile] extra")
-    from ser_jax.export.features import read_features
-
-    out = tmp_path / "egemaps.parquet"
-    check(run("egemaps_features", "--json", tmp_path / "out.json", "--out", out), tmp_path / "out.json")
-    features = read_features(out)
-    assert features.embedding.shape == (12, 88) and np.isfinite(features.embedding).all()
-    pitch = features.embedding[:, features.metadata["names"].index("F0semitoneFrom27.5Hz_sma3nz_amean")]
-    female = (features.table["gender"] == "female").to_numpy()
-    assert pitch[female].min() > pitch[~female].max()
-
-
 @pytest.mark.slow
 def test_sample_cnn_step(tmp_path):
     pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
@@ -72,6 +59,32 @@ def test_sample_cnn_export(tmp_path):
     pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
     content = check(run("sample_cnn_export", "--json", tmp_path / "out.json"), tmp_path / "out.json")
     assert 0 < content["padding"]["ends"] < 0.2
+
+
+@pytest.mark.slow
+def test_wavenet_step(tmp_path):
+    pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
+    lines = run("wavenet_step", "--json", tmp_path / "out.json")
+    content = check(lines, tmp_path / "out.json")
+    assert sum(line.startswith("same net") for line in lines) == 2
+    assert [row["step"] for row in content["table"]] == ["ser_jax", "torch Conv1d", "torch channels_last"]
+    assert lines[-1].startswith("ratio: ser_jax / torch")
+
+
+@pytest.mark.slow
+def test_mfcc(tmp_path):
+    pytest.importorskip("librosa", reason="needs librosa")
+    pytest.importorskip("torch", reason="needs torch, a peer of this benchmark")
+    lines = run("mfcc", "--json", tmp_path / "out.json")
+    assert sum(line.startswith("same cepstra") for line in lines) == 3
+    assert lines[-1].startswith("ratio: ser_jax / librosa, CPU") and check(lines, tmp_path / "out.json")["machine"]["threads"] == 1
+
+
+@pytest.mark.slow
+def test_ctc(tmp_path):
+    pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
+    lines = run("ctc", "--json", tmp_path / "out.json")
+    assert lines[0].startswith("same loss") and check(lines, tmp_path / "out.json")["machine"]["threads"] == 1
 
 
 def test_ratio_is_the_median_within_rounds(monkeypatch):

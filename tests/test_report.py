@@ -242,7 +242,7 @@ def test_curves_show_each_step_once_and_name_what_is_not_drawn(tmp_path):
         {"step": 3, "kind": "train", "loss": 2.0, "examples_per_second": 300},  # logged again after a resume
         {"step": 6, "kind": "eval", "loss": 2.0, "accuracy": 0.75},
     )
-    pandas.DataFrame({"corpus": ["espeak"] * 3, "speaker_id": ["a", "b", "a"]}).to_parquet(
+    pandas.DataFrame({"corpus": ["espeak"] * 3, "speaker_id": ["a", "b", "a"], "part": ["train", "train", "dev"]}).to_parquet(
         workdir / "pretrained_on.parquet"
     )
     (log,), _ = rows.read_logs([workdir])
@@ -250,7 +250,7 @@ def test_curves_show_each_step_once_and_name_what_is_not_drawn(tmp_path):
     facts = dict(curves.training(log))
     assert facts["best eval accuracy (%)"] == "75.0 at step 6"
     assert facts["examples / s, median"] == "100" and facts["losses that are no finite number"] == "1, not drawn"
-    assert facts["pretrained on"] == "espeak: 3 utterances, 2 speakers" and log.synthetic
+    assert facts["pretrained on"] == "espeak: 2 utterances, 2 speakers" and log.synthetic
     assert "Learning curves of run: loss, accuracy (%), examples / s" in render(
         tmp_path, probe_row(), workdirs=[workdir]
     )

@@ -110,10 +110,10 @@ def test_on_a_miniature_iemocap(embedded, tmp_path):
 
 
 def test_a_step_that_fails_ends_the_chain_with_its_code(embedded, tmp_path, capsys):
-    code = cli.main(["reproduce", str(TITS), "--corpus", str(tmp_path / "nothing"), "--workdir", str(embedded / "run"),
-                     "--out", str(tmp_path / "out")])
-    assert code != 0
-    assert "the step above ended with" in capsys.readouterr().err
+    code = cli.main(["reproduce", str(TITS), "--corpus", str(embedded / "prepared" / "emotions"), "--workdir",
+                     str(embedded / "run"), "--step", "77", "--out", str(tmp_path / "out")])
+    assert code == 2
+    assert "the step above ended with 2; mend that; run the same command again" in capsys.readouterr().err
     assert not (tmp_path / "out" / "table.csv").exists()
 
 
@@ -121,10 +121,14 @@ def test_a_step_that_fails_ends_the_chain_with_its_code(embedded, tmp_path, caps
     (["no_such.py"], "no paper file no_such.py"),
     ([str(Path(__file__))], "no function paper()"),
     ([str(TITS), "--workdir", "run", "--set", "train.steps=3"], "give one of them"),
+    ([str(TITS), "--corpus", "nowhere"], "--corpus nowhere: no prepared.json"),
+    ([str(TITS), "--workdir", "nowhere"], "--workdir nowhere: no config.json"),
 ])
 def test_wrong_use_is_one_line(arguments, said, capsys, monkeypatch, tmp_path):
+    """It is told before anything is made or emptied."""
     monkeypatch.chdir(tmp_path)
     assert cli.main(["reproduce", *arguments]) == 2
+    assert not list(tmp_path.iterdir())
     error = capsys.readouterr().err.strip()
     assert said in error and "\n" not in error
 

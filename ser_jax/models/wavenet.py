@@ -42,7 +42,11 @@ class WaveNetConfig:
     normalise_input: bool = False
 
     def __post_init__(self):
-        if self.kernel % 2 == 0:
+        if self.channels < 1:
+            raise UsageError(f"model.channels={self.channels}: must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"model.dropout={self.dropout:g}: a share, at least 0 and less than 1")
+        if self.kernel < 1 or self.kernel % 2 == 0:
             raise UsageError(f"model.kernel={self.kernel}: must be odd, the convolutions look equally far both ways")
         if not self.dilations or min(self.dilations) < 1:
             raise UsageError("model.dilations: name one dilation, at least 1, per block")

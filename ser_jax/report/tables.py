@@ -115,7 +115,7 @@ def summary(row):
         "corpus": name_of(row["corpus"]) or NOTHING,
         "split": str(row["split"] or ""),
         "target": str(row["target"] or NOTHING),
-        "protocol": name_of(row["protocol"]),
+        "protocol": "; ".join([name_of(row["protocol"]), *((row["features"] or {}).get("where") or ())]),
         "metric": row["metric"],
         "unit": unit(row["metric"]),
         "definition": str(row["definition"] or ""),

@@ -52,10 +52,17 @@ class CTCConfig:
     coefficient_mask_width: int = 4
 
     def __post_init__(self):
-        if not self.bucket_seconds or list(self.bucket_seconds) != sorted(set(self.bucket_seconds)):
+        if not self.bucket_seconds or self.bucket_seconds[0] <= 0 or list(self.bucket_seconds) != sorted(set(self.bucket_seconds)):
             raise UsageError(f"task.bucket_seconds={self.bucket_seconds}: give lengths in seconds, each larger than the last")
         if self.labels_per_second <= 0:
             raise UsageError(f"task.labels_per_second={self.labels_per_second:g}: must be greater than 0")
+        for name in ("noise", "time_masks", "time_mask_frames", "coefficient_masks", "coefficient_mask_width"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"task.{name}={getattr(self, name):g}: must not be negative")
+        if not 0 <= self.speed < 1:
+            raise UsageError(f"task.speed={self.speed:g}: a share, at least 0 and less than 1")
+        if any(abs(roll) >= mfcc.COEFFICIENTS for roll in self.rolls):
+            raise UsageError(f"task.rolls={self.rolls}: there are {mfcc.COEFFICIENTS} coefficients")
         if not self.rolls:
             raise UsageError("task.rolls is empty: give (0,) for no roll")
 
