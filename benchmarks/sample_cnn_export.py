@@ -26,6 +26,7 @@ import types
 from pathlib import Path
 from unittest import mock
 
+import jax_step
 import sample_cnn_step as step
 import timing
 
@@ -74,7 +75,7 @@ def random_checkpoint(config):
     from ser_jax.config import Experiment
 
     network = step.network(config, augment=False)
-    params, stats = step.generic(network, seed=0)
+    params, stats = jax_step.generic(network, seed=0)
     experiment = Experiment("benchmark", config, network.task.config)
     return types.SimpleNamespace(network=network, params=params, stats=stats, experiment=experiment, hash="0" * 16, step=0,
                                  workdir=Path("benchmark"), synthetic=True, pretrained_on=set())

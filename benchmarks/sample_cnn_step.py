@@ -16,6 +16,7 @@ The last line is the ratio to `Conv1d`; the line before, to the faster of the tw
 import argparse
 from pathlib import Path
 
+import jax_step
 import timing
 
 RATE = 16_000
@@ -42,7 +43,7 @@ def main():
     check_same(SampleCNNConfig(**sizes, dropout=0.0), threads)
     config, speech, label = SampleCNNConfig(**sizes), *crops(args.batch, args.seconds)
     candidates = {
-        "ser_jax": jax_step(config, speech, label, args.augment),
+        "ser_jax": jax_step.training_step(network(config, args.augment), batch_of(speech, label)),
         "torch Conv1d": torch_step(config, speech, label, args.augment, threads, channels_last=False),
         "torch channels_last": torch_step(config, speech, label, args.augment, threads, channels_last=True),
     }
@@ -79,6 +80,13 @@ def crops(batch, seconds):
     return np.rint(sound * 4000).astype(np.int16), (np.arange(batch) % 2).astype(np.int32)
 
 
+def batch_of(speech, label):
+    """A training batch of the gender task."""
+    import numpy as np
+
+    return {"speech": speech, "length": np.full(len(speech), speech.shape[1], np.int32), "label": label}
+
+
 def network(config, augment):
     from ser_jax.config import Experiment
     from ser_jax.network import Network
@@ -88,44 +96,6 @@ def network(config, augment):
     if not augment:
         made.task.augment = lambda batch, key: batch
     return made
-
-
-def jax_step(config, speech, label, augment):
-    """A function that takes one step, as the loop of `ser_jax/train.py` does, and waits for it."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    import optax
-
-    from ser_jax import optim, sharding
-    from ser_jax.config import Optim
-
-    net, mesh, transform = network(config, augment), sharding.mesh(), optim.build(Optim(), 1000)
-
-    def init():
-        params, stats = net.init(0)
-        return {"params": params, "stats": stats, "opt": transform.init(params), "step": jnp.zeros((), jnp.int32)}
-
-    def step(state, batch):
-        key = jax.random.fold_in(jax.random.key(0), state["step"])
-        gradient_of = jax.value_and_grad(net.loss, has_aux=True)
-        (loss, (metrics, stats)), gradient = gradient_of(state["params"], state["stats"], batch, key)
-        update, opt = transform.update(gradient, state["opt"], state["params"])
-        params = optax.apply_updates(state["params"], update)
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(gradient), **metrics}
-        return {"params": params, "stats": stats, "opt": opt, "step": state["step"] + 1}, metrics
-
-    replicated = sharding.replicated(mesh)
-    step = jax.jit(step, donate_argnums=0, out_shardings=replicated)
-    kept = {"state": jax.jit(init, out_shardings=replicated)()}
-    batch = {"speech": speech, "length": np.full(len(speech), speech.shape[1], np.int32), "label": label}
-
-    def run():
-        kept["state"], metrics = step(kept["state"], sharding.put(batch, mesh))
-        jax.block_until_ready(kept["state"])
-        return float(metrics["loss"])
-
-    return run
 
 
 def torch_step(config, speech, label, augment, threads, channels_last):
@@ -168,9 +138,9 @@ def check_same(config, threads, tolerance=2e-3):
 
     torch.set_num_threads(threads)
     speech, label = crops(2, 12.5 * config.min_samples / RATE)  # 24 steps for the last batch-normalisation
-    batch = {"speech": speech, "length": np.full(2, speech.shape[1], np.int32), "label": label}
+    batch = batch_of(speech, label)
     net = network(config, augment=False)
-    params, stats = generic(net, seed=1)
+    params, stats = jax_step.generic(net, seed=1)
     (loss, _), gradient = jax.jit(jax.value_and_grad(net.loss, has_aux=True))(params, stats, batch, jax.random.key(0))
     norm = float(np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient))))
     logits = np.asarray(jax.jit(net.apply)(params, stats, batch)["logits"])
@@ -190,18 +160,6 @@ def check_same(config, threads, tolerance=2e-3):
               + ", ".join(f"{what} {value:.1e}" for what, value in differ.items()))
         if sizes[0] != sizes[1] or max(differ.values()) > tolerance:
             raise SystemExit(f"not the same net: {sizes}, {differ}")
-
-
-def generic(net, seed):
-    """Parameters and statistics of `net` with nothing left at 0 or 1, so that a part that is not copied shows."""
-    import jax
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    params, stats = jax.tree.map(np.asarray, net.init(seed))
-    params = jax.tree.map(lambda p: (p + 0.1 * random.standard_normal(p.shape) if p.ndim == 1 else p).astype(p.dtype), params)
-    return params, jax.tree.map(
-        lambda s: (s + random.uniform(0, 0.5, s.shape)).astype(s.dtype) if s.dtype == np.float32 else s, stats)
 
 
 if __name__ == "__main__":
