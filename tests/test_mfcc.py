@@ -88,7 +88,7 @@ def sounds(draw):
     x = {"voice": lambda: full_scale(voice(rng.uniform(80, 300), SIZE / 16_000, seed)),
          "noise": lambda: rng.normal(0, 0.2, SIZE),
          "tones": lambda: sum(np.sin(rng.uniform(0.01, 3) * np.arange(SIZE)) for _ in range(3)) / 3
-         + rng.normal(0, 1e-3, SIZE),
+         + rng.normal(0, 1e-2, SIZE),
          "clicks": lambda: (rng.random(SIZE) < 1e-3) * rng.uniform(-1, 1, SIZE),
          "silence": lambda: np.zeros(SIZE)}[kind]().astype(np.float32)[:length]
     start = draw(st.integers(0, length))
@@ -111,7 +111,7 @@ def test_cepstra_depend_neither_on_padding_nor_on_neighbours(row, order):
     several, mask = cepstra_of(*batch([neighbours[i] for i in order], SIZE))
     place, frames = order.index(0), 1 + len(row) // 512
     assert int(mask[place].sum()) == frames == int(mfcc.num_frames(len(row)))
-    np.testing.assert_allclose(several[place, :frames], one[0, :frames], ROUNDING, atol=2e-4)
+    np.testing.assert_allclose(several[place, :frames], one[0, :frames], ROUNDING, atol=1e-3)
 
 
 def test_the_floor_is_that_of_the_utterance_and_of_silence():
