@@ -97,7 +97,8 @@ def _parts(trained, corpus, position, splits, own):
     never = pandas.Series(False, index.index)
     table = pandas.DataFrame({
         "position": position, "row": np.arange(len(index)), "id": index["id"], "speaker_id": index["speaker_id"],
-        "split": index["split"], "text_hash": index["text"].map(text_hash), "num_samples": index["num_samples"], "audio_sha256": index["audio_sha256"],
+        "split": index["split"], "text_hash": index["text"].map(text_hash), "num_samples": index["num_samples"],
+        "audio_sha256": index["audio_sha256"],
         "left_out": np.where(seen.get("train", never), "trained on", trained.network.task.refuse(index))})
     if splits is not None:
         parts = [(name, table["split"] == name) for name in splits]

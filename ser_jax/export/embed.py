@@ -75,11 +75,10 @@ class Embedder:
     def _embed(self, params, stats, batch):
         taps = self.network.apply(params, stats, batch)["taps"]
         chosen = [taps[name] for name in self.layers]
-        mask = chosen[0][1]
         if self.pooling == "none":
-            return jnp.concatenate([x for x, _ in chosen], axis=-1), mask
+            return jnp.concatenate([x for x, _ in chosen], axis=-1), chosen[0][1]
         pooled = [POOLINGS[name](*tap) for tap in chosen for name in self.pooling.split("+")]
-        return jnp.concatenate(pooled, axis=-1), mask.any(1)
+        return (jnp.concatenate(pooled, axis=-1),)
 
     def run(self, speech_of, pieces):
         """Yields (piece, f32[D], or f32[steps, D] without pooling) for every piece, in an order of its own.
@@ -100,9 +99,9 @@ class Embedder:
             yield from self._unpack(*waiting)
 
     def _unpack(self, members, outputs):
-        values, valid = (np.asarray(output) for output in outputs)
+        values, *masks = (np.asarray(output) for output in outputs)
         for i, piece in enumerate(members):
-            yield piece, values[i, : valid[i].sum()] if self.pooling == "none" else values[i]
+            yield piece, values[i, : masks[0][i].sum()] if masks else values[i]
 
 
 def _check_name(option, word, known):

@@ -87,18 +87,18 @@ class CTCTask:
         length, longest = index["num_samples"].to_numpy(), f"{self.config.bucket_seconds[-1]:g} s"
         return np.select(
             [labels == 0, length < self.min_samples, needed > mfcc.num_frames(length), length > self._buckets[-1],
-             self._bucket(index) == len(self._buckets)],
+             self._bucket(index, labels) == len(self._buckets)],
             ["no text", f"shorter than {self.min_samples} samples", "more labels than frames",
              f"longer than {longest} (task.bucket_seconds)", f"more labels than {longest} have room for (task.labels_per_second)"],
             "")
 
     def sizes(self, index):
-        return self._buckets[np.minimum(self._bucket(index), len(self._buckets) - 1)]
+        return self._buckets[np.minimum(self._bucket(index, _label_counts(index)[0]), len(self._buckets) - 1)]
 
-    def _bucket(self, index):
+    def _bucket(self, index, labels):
         """Number of the shortest bucket with room for samples and labels; len(buckets) where there is none."""
         by_length = np.searchsorted(self._buckets, index["num_samples"].to_numpy())
-        by_labels = np.searchsorted([self._label_room(size) for size in self._buckets], _label_counts(index)[0])
+        by_labels = np.searchsorted([self._label_room(size) for size in self._buckets], labels)
         return np.maximum(by_length, by_labels)
 
     def _label_room(self, size):
