@@ -43,7 +43,10 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """Optimiser and schedule; see `ser_jax.optim`. `epsilon` is that of adam and adamw, `weight_decay` that of adamw."""
+    """Optimiser and schedule; see `ser_jax.optim`. `epsilon` is that of adam and adamw, `weight_decay` that of adamw.
+
+    `clip_norm` bounds the norm of the whole gradient, `clip_value` each of its elements to ±; 0 = off.
+    """
 
     name: str = "adam"
     learning_rate: float = 1e-3
@@ -51,6 +54,7 @@ class Optim:
     decay: str = "constant"
     weight_decay: float = 0.0
     clip_norm: float = 0.0
+    clip_value: float = 0.0
     epsilon: float = 1e-7
 
 

@@ -45,8 +45,13 @@ def build(config, steps):
         raise UsageError(_unknown("optim.name", config.name, OPTIMISERS))
     if config.weight_decay and config.name != "adamw":
         raise UsageError(f"optim.weight_decay={config.weight_decay:g} needs optim.name=adamw")
+    for name in ("clip_norm", "clip_value"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"optim.{name}={getattr(config, name):g}: must not be negative; 0 = off")
     transform = OPTIMISERS[config.name](schedule(config, steps), config)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), transform) if config.clip_norm else transform
+    clips = [optax.clip(config.clip_value)] if config.clip_value else []
+    clips += [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    return optax.chain(*clips, transform) if clips else transform
 
 
 def schedule(config, steps):

@@ -53,3 +53,13 @@ def test_maxprop_is_numpys_recursion_leaf_by_leaf_under_a_schedule():
 def test_maxprop_takes_no_weight_decay():
     with pytest.raises(UsageError, match="optim.weight_decay"):
         optim.build(Optim(name="maxprop", weight_decay=0.1), steps=10)
+
+
+def test_clip_value_bounds_every_element_before_the_optimiser_sees_it():
+    transform = optim.build(Optim(name="sgd", learning_rate=1.0, clip_value=2.0), steps=10)
+    [found] = steps(transform, {"w": jnp.zeros(3)}, [{"w": jnp.array([5.0, -0.5, -3.0])}])
+    [plain] = steps(optim.build(Optim(name="sgd", learning_rate=1.0), steps=10), {"w": jnp.zeros(3)},
+                    [{"w": jnp.array([2.0, -0.5, -2.0])}])
+    np.testing.assert_array_equal(found["w"], plain["w"])
+    with pytest.raises(UsageError, match="optim.clip_value=-1"):
+        optim.build(Optim(clip_value=-1), steps=10)

@@ -1,6 +1,7 @@
 """Models: arrays and masks in, dict of logits (or reconstruction) and taps out. One line per model here."""
 
+from ser_jax.models.autoencoder import AutoencoderConfig
 from ser_jax.models.sample_cnn import SampleCNNConfig
 from ser_jax.models.wavenet import WaveNetConfig
 
-MODELS = {"sample_cnn": SampleCNNConfig, "wavenet": WaveNetConfig}
+MODELS = {"sample_cnn": SampleCNNConfig, "wavenet": WaveNetConfig, "autoencoder": AutoencoderConfig}

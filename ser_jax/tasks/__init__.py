@@ -2,5 +2,6 @@
 
 from ser_jax.tasks.ctc import CTCConfig
 from ser_jax.tasks.gender import GenderConfig
+from ser_jax.tasks.reconstruction import ReconstructionConfig
 
-TASKS = {"gender": GenderConfig, "ctc": CTCConfig}
+TASKS = {"gender": GenderConfig, "ctc": CTCConfig, "reconstruction": ReconstructionConfig}
