@@ -11,6 +11,10 @@ READERS = {
     "vctk": "ser_jax.corpora.vctk:Vctk",
     "ravdess": "ser_jax.corpora.ravdess:Ravdess",
     "iemocap": "ser_jax.corpora.iemocap:Iemocap",
+    "msp_improv": "ser_jax.corpora.msp_improv:MspImprov",
+    "emodb": "ser_jax.corpora.emodb:Emodb",
+    "crema_d": "ser_jax.corpora.crema_d:CremaD",
+    "savee": "ser_jax.corpora.savee:Savee",
     "manifest": "ser_jax.corpora.manifest:Manifest",
     "espeak": "ser_jax.corpora.espeak:Espeak",
 }

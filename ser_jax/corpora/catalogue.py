@@ -44,7 +44,8 @@ ENTRIES = (
         "CC BY-NC-ND 3.0", "https://www.openslr.org/51",
         "[tfds,beam] only with via=tfds",
         "https://www.openslr.org/7, /19, /51; give the unpacked folder or the archive",
-        "via=tree|tfds  release=1|2|3  gaps=keep|drop  scratch=FOLDER",
+        "via=tree|tfds  release=1|2|3  gaps=keep|drop  talks=N (N training talks, chosen by the hash of their names)  "
+        "scratch=FOLDER",
         "ser-jax prepare tedlium --source /data/TEDLIUM_release2 --out prepared/tedlium"),
     Entry(
         "vctk", "newspaper sentences read in many English accents (Veaux, Yamagishi and MacDonald 2017, 2019)",
@@ -80,6 +81,47 @@ ENTRIES = (
         "probe --classes angry,happy+excited,neutral,sad",
         "scratch=FOLDER",
         "ser-jax prepare iemocap --source /data/IEMOCAP_full_release --out prepared/iemocap"),
+    Entry(
+        "msp_improv", "improvised dialogues of twelve English speakers, in four scenarios (Busso et al. 2017)",
+        "8,438 turns, 12 speakers in 6 sessions",
+        "emotion (happy, sad, angry, neutral, other; empty without agreement: 7,798 turns have one of the first four), "
+        "valence, arousal, dominance (means of 1..5; arousal is 6 - activation, whose 1 is the lively end), speaker, "
+        "gender, session, text where transcriptions are there; in extra: scenario (P/R/S/T), naturalness, every evaluator",
+        "MSP-IMPROV academic licence of UT Dallas (on request)", "https://lab-msp.com/MSP/MSP-Improv.html",
+        "",
+        "ask for it at https://lab-msp.com/MSP/MSP-Improv.html; give the folder with Evalution.txt and session1 to "
+        "session6; 7,798 turns of four classes: probe --classes angry,happy,neutral,sad",
+        "scratch=FOLDER",
+        "ser-jax prepare msp_improv --source /data/MSP-IMPROV --out prepared/msp_improv"),
+    Entry(
+        "emodb", "acted emotional speech, ten German sentences (Burkhardt et al. 2005)",
+        "535 utterances, 10 actors",
+        "emotion (7 classes), gender, speaker, the ten sentences as text; in extra: sentence, version, age",
+        "free for research; no licence text on the corpus' pages", "http://emodb.bilderbar.info/docu/",
+        "",
+        "http://emodb.bilderbar.info/download/: download.zip; give it or the unpacked folder",
+        "scratch=FOLDER",
+        "ser-jax prepare emodb --source /data/emodb --out prepared/emodb"),
+    Entry(
+        "crema_d", "acted emotional speech, twelve English sentences (Cao et al. 2014)",
+        "7,442 clips, 91 actors; one has no sound and is refused",
+        "emotion as asked for (6 classes), gender, speaker, the sentences as text; in extra: sentence, intensity; "
+        "via=tfds: emotion, gender, speaker and the split of TFDS",
+        "ODbL 1.0 (contents: DbCL 1.0)", "https://github.com/CheyneyComputerScience/CREMA-D",
+        "[tfds] only with via=tfds",
+        "clone https://github.com/CheyneyComputerScience/CREMA-D with Git LFS (AudioWAV is enough); give the clone",
+        "via=tree|tfds  scratch=FOLDER",
+        "ser-jax prepare crema_d --source /data/CREMA-D --out prepared/crema_d"),
+    Entry(
+        "savee", "acted emotional speech of four English men (Haq and Jackson 2009)",
+        "480 utterances, 4 speakers",
+        "emotion (7 classes), gender, speaker, no text; in extra: sentence; via=tfds: emotion, gender, speaker and the "
+        "split of TFDS",
+        "free for research, on registration with the University of Surrey", "http://kahlan.eps.surrey.ac.uk/savee/",
+        "[tfds] only with via=tfds",
+        "register at http://kahlan.eps.surrey.ac.uk/savee/; give AudioData.zip or the unpacked folder",
+        "via=tree|tfds  scratch=FOLDER",
+        "ser-jax prepare savee --source /data/AudioData --out prepared/savee"),
     Entry(
         "manifest", "any audio files, described by a CSV, TSV or Parquet table with a column `path`",
         "yours",

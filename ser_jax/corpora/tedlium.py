@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import math
 import re
 import sys
@@ -39,6 +40,8 @@ class Tedlium:
       via: "tree" or "tfds".
       release: "1", "2" or "3" (legacy dev and test; train = `data/`, as in TFDS); None: the one that is there.
       gaps: "keep" or "drop".
+      talks: only so many of the training talks, those whose names have the smallest sha256, so that fewer are among
+        more; 0 = all. Dev and test stay whole. Not with via="tfds", which does not tell the talk.
       scratch: where the archive is unpacked (and the official builder writes); None: `unpacked/` beside the archive
         (the verb prepare says: beside the output).
     """
@@ -48,16 +51,18 @@ class Tedlium:
     licence = "CC BY-NC-ND 3.0"
     synthetic = False
 
-    def __init__(self, source, via="tree", release=None, gaps="keep", scratch=None):
+    def __init__(self, source, via="tree", release=None, gaps="keep", talks=0, scratch=None):
         if via not in ("tree", "tfds"):
             raise UsageError(f"tedlium: via={via!r} is not known; use tree or tfds")
         if gaps not in ("keep", "drop"):
             raise UsageError(f"tedlium: gaps={gaps!r} is not known; use keep or drop")
         if release is not None and str(release) not in ROOTS:
             raise UsageError(f"tedlium: release={release!r} is not known; use {', '.join(ROOTS)}")
+        if talks < 0 or (talks and via == "tfds"):
+            raise UsageError(f"tedlium: talks={talks} is a number of training talks, 0 = all; with via=tree alone")
         if source is None:
             raise UsageError("tedlium: say with --source where the corpus or its archive is")
-        self.source, self.via, self.gaps, self.scratch = Path(source), via, gaps, scratch
+        self.source, self.via, self.gaps, self.talks, self.scratch = Path(source), via, gaps, talks, scratch
         if not self.source.exists():
             raise UserError(f"{self.source}: no such file or folder; give the TED-LIUM folder or archive as --source")
         self.release = str(release) if release is not None else None
@@ -69,7 +74,8 @@ class Tedlium:
                 build_config=f"release{wanted}")
 
     def options(self):
-        return {"via": self.via, "release": self.release, "gaps": self.gaps}
+        options = {"via": self.via, "release": self.release, "gaps": self.gaps}
+        return {**options, "talks": self.talks} if self.talks else options
 
     def units(self):
         """One unit per talk (per shard with via="tfds").
@@ -83,7 +89,7 @@ class Tedlium:
         units, silent = [], 0
         for split, folder in self._folders.items():
             transcripts = sorted((self._root / folder / "stm").glob("*.stm"))
-            for path in transcripts:
+            for path in self._chosen(transcripts) if split == "train" else transcripts:
                 sph = self._root / folder / "sph" / f"{path.stem}.sph"
                 stamp = f"{archives.size_and_time(sph)}/{archives.size_and_time(path)}"
                 units.append(Unit(f"{split}/{path.stem}", f"{folder}/sph/{sph.name}", len(self._lines(path)), stamp))
@@ -119,6 +125,12 @@ class Tedlium:
                 id=segment.id, corpus=self.name, source=place, speech=cut(speech, segment.start, segment.end),
                 text=segment.text, speaker_id=segment.speaker, gender=segment.gender, session=segment.talk, split=split,
                 language=self.language)
+
+    def _chosen(self, transcripts):
+        if len(transcripts) < self.talks:
+            raise UserError(f"{self._root}: {len(transcripts)} training talks; lower the option talks={self.talks}")
+        by_hash = sorted(transcripts, key=lambda path: hashlib.sha256(path.stem.encode()).hexdigest())
+        return sorted(by_hash[:self.talks or None])
 
     def _lines(self, path):
         """(number, line) of a stm file, without blank lines and NIST comments (`;;`)."""

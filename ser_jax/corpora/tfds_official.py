@@ -35,10 +35,12 @@ class OfficialBuilder:
       scratch: the builder writes here; None: `unpacked/` beside the archives. Its copies of the archives' content are
         removed when it is done; the TFDS dataset stays, for a restart, until the user deletes it.
       build_config: TFDS config to build when none is found.
+      by_hand: names of files in the source that TFDS leaves to the user to fetch (its `manual_dir`).
     """
 
-    def __init__(self, name, config, source, urls, scratch=None, build_config=None):
+    def __init__(self, name, config, source, urls, scratch=None, build_config=None, by_hand=()):
         self.name, self.config, self.build_config, self.urls, self.scratch = name, config, build_config, urls, scratch
+        self.by_hand = by_hand
         self.source = Path(source).parent if Path(source).is_file() else Path(source)
 
     def units(self, splits):
@@ -115,6 +117,17 @@ class OfficialBuilder:
             found[url] = path.resolve()
         return found
 
+    def _fetched_by_hand(self):
+        missing = [name for name in self.by_hand if not (self.source / name).exists()]
+        if missing:
+            raise UserError(f"{self.source}: no prepared TFDS dataset {self.name} and no {missing[0]}; the official "
+                            "builder needs it, via=tree does without")
+        return [(self.source / name).resolve() for name in self.by_hand]
+
+    def _register(self, url_infos, found, downloads):
+        """`url_infos` of all `found` {url: path}, to which it may add. Here, TFDS knows them all."""
+        return url_infos
+
     def _build(self):
         tfds = _tfds()
         if issubclass(tfds.builder_cls(self.name), tfds.core.BeamBasedBuilder):
@@ -123,16 +136,21 @@ class OfficialBuilder:
 
         build = functools.partial(tfds.builder, self.name, config=self.build_config)
         url_infos = build(data_dir=self.source / "absent").url_infos
-        found = self._archives(url_infos, resource.get_dl_fname)
+        found, by_hand = self._archives(url_infos, resource.get_dl_fname), self._fetched_by_hand()
         for url, path in found.items():
-            if path.stat().st_size != url_infos[url].size:
+            if url in url_infos and path.stat().st_size != url_infos[url].size:
                 print(f"{path}: {path.stat().st_size} bytes, the official archive has {url_infos[url].size}; "
                       "taken as it is", file=sys.stderr)
-        folder = archives.scratch_for(self.source, self.scratch) / f"tfds-{self.name}-{archives.stamp(found.values())}"
+        stamp = archives.stamp([*found.values(), *by_hand])
+        folder = archives.scratch_for(self.source, self.scratch) / f"tfds-{self.name}-{stamp}"
         if done := self._prepared(folder):
             return done[0]
         downloads = folder / "downloads"
         shutil.rmtree(downloads, ignore_errors=True)
+        (downloads / "manual").mkdir(parents=True)  # where TFDS looks for what is fetched by hand
+        for path in by_hand:
+            (downloads / "manual" / path.name).symlink_to(path)
+        url_infos = self._register(url_infos, found, downloads)
         for url, path in found.items():
             # TFDS trusts a file in its download folder that carries the registered checksum in its name.
             link = downloads / self.name / resource.get_dl_fname(url, url_infos[url].checksum)
