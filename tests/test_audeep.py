@@ -122,7 +122,7 @@ def test_an_utterance_too_short_for_a_window_has_no_frame():
     short, one = of([np.ones(1_279), np.sin(np.arange(1_919.0))])
     assert short.shape == (0, 128)
     np.testing.assert_allclose(one, reference(np.sin(np.arange(1_280.0)).astype(np.float32)), rtol=0, atol=1e-4)
-    values, mask = audeep.spectrogram(np.ones((2, 1_000), np.float32), np.ones((2, 1_000), bool))
+    values, mask = spectrogram_of(np.ones((2, 1_000), np.float32), np.ones((2, 1_000), bool))
     assert values.shape == (2, 0, 128) and mask.shape == (2, 0)
 
 

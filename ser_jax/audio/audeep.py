@@ -10,11 +10,11 @@ One departure: an utterance whose decibels are all alike (digital silence above 
 silence and gives 0 for other constants.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.audio.mel import whole_bin_filters
+from ser_jax.audio.spectrum import filterbank_energies
 from ser_jax.corpora.schema import SAMPLE_RATE
 
 WINDOW, HOP = 1280, 640  # samples: 80 ms every 40 ms
@@ -42,14 +42,8 @@ def spectrogram(x, mask, clip_db=-60.0):
     """
     frame_mask = jnp.arange(num_frames(x.shape[1])) < num_frames(mask.sum(1))[:, None]
     valid = frame_mask[..., None]
-    x = jnp.where(mask, x, 0)
     x = jnp.concatenate([x[:, :1], x[:, 1:] - PREEMPHASIS * x[:, :-1]], axis=1)
-    frames = x[:, np.arange(frame_mask.shape[1])[:, None] * HOP + np.arange(WINDOW)]
-    frames = (frames - frames.mean(2, keepdims=True)) * _hann()
-    spectrum = jnp.fft.rfft(frames)
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    # On accelerators the default precision of a matmul (TF32, bf16 passes) is too coarse for a spectrum.
-    mel = jnp.matmul(power, whole_bin_filters(SAMPLE_RATE, WINDOW, BANDS), precision=jax.lax.Precision.HIGHEST)
+    mel = filterbank_energies(x, _hann(), HOP, whole_bin_filters(SAMPLE_RATE, WINDOW, BANDS), detrend=True)
     return jnp.where(valid, _stretched(_decibels(mel, valid, clip_db), valid), 0), frame_mask
 
 
