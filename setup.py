@@ -50,6 +50,7 @@ setup(
                  "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'"],
         "beam": ["apache-beam"],  # TED-LIUM's official builder
         "opensmile": ["opensmile"],  # non-commercial licence
+        "audeep": ["netCDF4"],  # the data sets of auDeep (.nc); MIT
         "tensorboard": ["tensorboardX"],
         "bench": ["torch"],  # the peer that benchmarks and parity tests compare with
         "dev": ["pytest", "hypothesis", "ruff"],

@@ -96,7 +96,7 @@ def test_what_is_not_finite_is_in_a_ledger(opensmile, corpus, tmp_path, monkeypa
         return np.where((np.arange(88) == 1) & (row == 3), np.nan, np.float32(row))
 
     monkeypatch.setattr(functionals, "_functionals", deaf)
-    with pytest.raises(UserError, match="1 of 32 utterances have values that are not finite, more than --max-rejects 0.01"):
+    with pytest.raises(UserError, match="1 of 32 utterances are not finite, more than --max-rejects 0.01"):
         functionals.export("eGeMAPSv02", corpus, out, jobs=1)
     assert ledger.exists() and not out.exists()
     functionals.export("eGeMAPSv02", corpus, out, jobs=1, max_rejects=0.1)
@@ -112,9 +112,9 @@ def test_what_is_not_finite_is_in_a_ledger(opensmile, corpus, tmp_path, monkeypa
 @pytest.mark.parametrize(("options", "message"), [
     (["--functionals", "eGeMAPS02"], "--functionals eGeMAPS02: unknown (did you mean 'eGeMAPSv02'?); known: eGeMAPSv02"),
     (["--functionals", "eGeMAPSv02", "--jobs", "0"], "--jobs 0: must be at least 1"),
-    (["--functionals", "eGeMAPSv02", "--layer", "gcu_*"], "--layer is of checkpoints"),
+    (["--functionals", "eGeMAPSv02", "--layer", "gcu_*"], "--layer goes with --workdir, not with --functionals"),
     (["--functionals", "eGeMAPSv02", "--out", "f.h5"], "--out f.h5: end it in one of"),
-    ([], "give the --workdir of a pretraining run, or --functionals"),
+    ([], "give the --workdir of a pretraining run, or --functionals or --frames or --fuse"),
 ])
 def test_wrong_options_are_one_line_and_exit_2(tiny_corpus, options, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

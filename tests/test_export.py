@@ -23,7 +23,7 @@ from ser_jax.data import batches
 from ser_jax.data.prepared import PreparedCorpus
 from ser_jax.errors import UsageError, UserError
 from ser_jax.export import features
-from ser_jax.export import run as export_module
+from ser_jax.export import parts as parts_module
 from ser_jax.export.embed import Embedder
 from ser_jax.export.features import FORMATS, read_features
 from ser_jax.export.run import export
@@ -295,23 +295,23 @@ class Killed(BaseException):
 @pytest.fixture
 def parts(monkeypatch):
     """Counts the parts that are computed; `die_after` of them the process is killed."""
-    compute = export_module._part
+    compute = parts_module._part
 
     class Count(list):
         die_after = None
         junk = False
 
-    def counted(trained, corpus, embedder, pieces, metadata, progress):
+    def counted(work, corpus, pieces, progress):
         if made.die_after is not None and len(made) >= made.die_after:
             raise Killed
         made.append(sorted({piece.row for piece in pieces}))
         if made.junk:
-            zeros = np.zeros((len(made[-1]), metadata["columns"][-1]["stop"]))
-            return features.Features(corpus.index.iloc[made[-1]][["id"]], zeros, metadata)
-        return compute(trained, corpus, embedder, pieces, metadata, progress)
+            zeros = np.zeros((len(made[-1]), work.metadata["columns"][-1]["stop"]))
+            return features.Features(corpus.index.iloc[made[-1]][["id"]], zeros, work.metadata)
+        return compute(work, corpus, pieces, progress)
 
     made = Count()
-    monkeypatch.setattr(export_module, "_part", counted)
+    monkeypatch.setattr(parts_module, "_part", counted)
     return made
 
 
@@ -434,8 +434,8 @@ def test_a_corpus_of_nothing_but_short_utterances_is_refused(trained, short_corp
         (["--layer", "block_*,"], "--layer : unknown.*known: stem, block_1, "),
         (["--pooling", "men"], "--pooling men: .*did you mean .?mean"),
         (["--pooling", "none", "--layer", "*"], "--pooling none: block_1 has "),
-        (["--jobs", "2"], "--jobs goes with --functionals"),
-        (["--functionals", "eGeMAPSv02"], "--workdir is of checkpoints"),
+        (["--jobs", "2"], "--jobs goes with --functionals, not with --workdir"),
+        (["--functionals", "eGeMAPSv02"], "--workdir and --functionals: give one of them"),
         (["--chunk-seconds", "inf"], "--chunk-seconds inf: give a length in seconds, or 'whole'"),
         (["--chunk-seconds", "0"], "--chunk-seconds 0: give a length in seconds, or 'whole'"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
@@ -466,14 +466,14 @@ def test_two_processes_write_what_one_writes(exported, trained_workdir, tiny_cor
         from ser_jax import cli
         from ser_jax.checkpoint import Trained
         from ser_jax.data.prepared import PreparedCorpus
-        from ser_jax.export import run
+        from ser_jax.export import parts, run
         workdir, corpus, out, scores = sys.argv[1:]
         assert jax.process_count() == 2 and jax.local_device_count() == 2
-        part, number = run._part, jax.process_index()
-        def noted(trained, corpus, embedder, pieces, metadata, progress):
+        part = parts._part
+        def noted(work, corpus, pieces, progress):
             print("part of rows", sorted({piece.row for piece in pieces}))
-            return part(trained, corpus, embedder, pieces, metadata, progress)
-        run._part = noted
+            return part(work, corpus, pieces, progress)
+        parts._part = noted
         run.export(Trained(workdir), PreparedCorpus(corpus), out, seconds=0.3, part_utterances=10)
         import os
         del os.environ["SER_JAX_COORDINATOR"]  # joined already

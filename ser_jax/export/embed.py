@@ -4,12 +4,10 @@ import fnmatch
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ser_jax import sharding
-from ser_jax.data import batches
 from ser_jax.errors import UsageError, suggestion
-from ser_jax.export.features import layer_columns
+from ser_jax.export.devices import Devices
+from ser_jax.export.layers import layer_columns
 from ser_jax.models.layers import masked_max, masked_mean, masked_std
 
 POOLINGS = {"mean": masked_mean, "max": masked_max, "std": masked_std}
@@ -44,7 +42,6 @@ class Embedder:
         self.layer = model.feature_layer if layer is None else layer
         self.pooling = model.feature_pooling if pooling is None else pooling
         self.seconds = model.feature_seconds if seconds is None else None if seconds == "whole" else seconds
-        self.mesh = sharding.mesh(devices or jax.local_devices())
         names = self.pooling.split("+")
         for name in names:
             _check_name("--pooling", name, [*POOLINGS, "none"] if len(names) == 1 else POOLINGS)
@@ -53,12 +50,9 @@ class Embedder:
         if self.pooling == "none":
             _check_steps({name: taps[name][1] for name in self.layers})
         self.columns = layer_columns(self.layers, [taps[name][-1] * len(names) for name in self.layers])
-        if batch_size < 1:
-            raise UsageError(f"--batch-size {batch_size}: must be at least 1")
-        self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
-        replicate = sharding.replicated(self.mesh)
-        self._weights = jax.device_put((trained.params, trained.stats), replicate)
-        self._forward = jax.jit(self._embed, out_shardings=replicate)
+        self.devices = Devices(batch_size, devices)
+        self._weights = jax.device_put((trained.params, trained.stats), self.devices.replicated)
+        self._forward = jax.jit(self._embed, out_shardings=self.devices.replicated)
 
     def _taps(self, trained):
         """{tap: shape of its values for one utterance}, in the order of the model."""
@@ -87,21 +81,10 @@ class Embedder:
           speech_of: row -> int16[T].
           pieces: list[batches.Piece].
         """
-        groups = batches.batched(pieces, self.batch_size, self.seconds)
-        made = batches.ahead(lambda group: batches.load(speech_of, *group, self.batch_size), groups)
-        waiting = None
-        for (_, members), batch in zip(groups, made, strict=True):
-            running = members, self._forward(*self._weights, sharding.put(batch, self.mesh))
-            if waiting:
-                yield from self._unpack(*waiting)  # while the devices work on the next batch
-            waiting = running
-        if waiting:
-            yield from self._unpack(*waiting)
-
-    def _unpack(self, members, outputs):
-        values, *masks = (np.asarray(output) for output in outputs)
-        for i, piece in enumerate(members):
-            yield piece, values[i, : masks[0][i].sum()] if masks else values[i]
+        for members, (values, *masks) in self.devices.run(lambda batch: self._forward(*self._weights, batch), speech_of,
+                                                          pieces, self.seconds):
+            for i, piece in enumerate(members):
+                yield piece, values[i, :masks[0][i].sum()] if masks else values[i]
 
 
 def _check_name(option, word, known):

@@ -3,8 +3,11 @@
 Formats, by the end of the name: `.parquet` (of choice: column `embedding` is FixedSizeList<float32>, metadata is JSON
 under the schema key `ser_jax`), `.npz` (one array per column, no pickle) and `.csv` (columns e0, e1, …; metadata in
 `<file>.json` beside it). Float32 values survive each of them bit for bit. A file made elsewhere needs only `id` and the
-embedding. With a column `frame` (pooling "none") a piece of an utterance has one row per frame. An embedding may be
+embedding. auDeep's formats, `.audeep.csv` (or .csv with its header), `.arff` and `.nc`, hold less: see `export.audeep`. With a column `frame` (pooling "none") a piece of an utterance has one row per frame. An embedding may be
 several layers side by side: metadata `columns` = [{"layer", "start", "stop"}, …] names the values of each, in order.
+
+A layer may hold the frames of an utterance: an entry of `columns` with "frames": [T, D] stands for 1 + T·D values, first
+the number n of frames that the utterance has (at most T), then T rows of D values, zero beyond the first n.
 """
 
 import dataclasses
@@ -18,17 +21,16 @@ from pathlib import Path
 import numpy as np
 
 from ser_jax.errors import UserError, suggestion
-from ser_jax.files import atomic_path, canonical_hash, write_json
+from ser_jax.export import audeep, formats
+from ser_jax.export.layers import EXTRACTOR_KEYS as EXTRACTOR_KEYS
+from ser_jax.export.layers import check_layers, side_by_side
+from ser_jax.export.layers import extractor_hash as extractor_hash
+from ser_jax.export.layers import layer_columns as layer_columns
+from ser_jax.export.table import COLUMNS, TEXT_COLUMNS, complete, key_of
 
-TEXT_COLUMNS = ("id", "corpus", "speaker_id", "gender", "session", "split", "text", "emotion", "chunk_of", "language",
-                "audio_sha256")
-NUMBER_COLUMNS = ("start", "end", "valence", "arousal", "dominance")
-COLUMNS = ("id", "chunk", "start", "end", "corpus", "speaker_id", "gender", "session", "split", "text", "emotion",
-           "valence", "arousal", "dominance", "chunk_of", "language", "audio_sha256", "seen_in_pretraining")
-FORMATS = (".parquet", ".npz", ".csv")
-METADATA_KEY = b"ser_jax"
-# What must be equal for a head to accept features: the extractor, not the corpus or the versions.
-EXTRACTOR_KEYS = ("kind", "linguistic", "layer", "pooling", "chunk_seconds")
+FORMATS = (".parquet", ".npz", ".csv")  # that hold all that features are
+AUDEEP = (".audeep.csv", ".arff", ".nc")
+OF_FRAMES = (".parquet", ".npz")  # formats that hold layers of frames: tens of thousands of values a row
 
 
 @dataclasses.dataclass
@@ -46,12 +48,12 @@ class Features:
     metadata: dict
 
     def __post_init__(self):
-        self.table = _complete(self.table)
+        self.table = complete(self.table)
         self.embedding = np.ascontiguousarray(self.embedding, dtype=np.float32)
         if self.embedding.ndim != 2 or len(self.embedding) != len(self.table):
             raise ValueError(f"embedding of shape {self.embedding.shape} for {len(self.table)} rows; expected [rows, D]")
         if self.metadata.get("columns") is not None:
-            _check_layers(self.metadata["columns"], self.embedding.shape[1])
+            check_layers(self.metadata["columns"], self.embedding.shape[1])
 
     def rows(self, keep):
         """The features of the rows where bool[N] `keep` holds."""
@@ -83,10 +85,38 @@ class Features:
             raise UserError(f"layers {', '.join(names) or 'none'}: name at least one, and each once")
         if list(names) == self.layers:
             return self
-        blocks = [self.embedding[:, columns[name]["start"]:columns[name]["stop"]] for name in names]
-        metadata = {**self.metadata, "layer": ",".join(names),
-                    "columns": layer_columns(names, [block.shape[1] for block in blocks])}
+        chosen = [columns[name] for name in names]
+        blocks = [self.embedding[:, column["start"]:column["stop"]] for column in chosen]
+        metadata = {**self.metadata, "layer": ",".join(names), "columns": side_by_side(chosen)}
         return Features(self.table, np.concatenate(blocks, axis=1), metadata)
+
+    @property
+    def frame_layers(self):
+        """Names of the layers that hold frames."""
+        return [column["layer"] for column in self.metadata.get("columns") or [] if column.get("frames")]
+
+    def frames(self, layer):
+        """The frames of a layer of `frame_layers`.
+
+        Returns:
+          (float32[N, T, D], a view of the embedding, zero beyond an utterance's frames; int64[N], how many it has).
+
+        Raises:
+          UserError: the layer is unknown or does not hold frames; a number of frames that cannot be.
+        """
+        column = {column["layer"]: column for column in self.metadata.get("columns") or []}.get(layer)
+        if not (column or {}).get("frames"):
+            raise UserError(f"no layer {layer!r} of frames in the features; layers of frames: "
+                            f"{', '.join(self.frame_layers) or 'none'}")
+        steps, size = column["frames"]
+        counts = self.embedding[:, column["start"]]
+        wrong = ~((counts >= 0) & (counts <= steps) & (counts == np.floor(counts)))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise UserError(f"layer {layer} of {self.table['id'].iloc[row]!r} has {counts[row]:g} frames of {steps}: not "
+                            "written by `ser-jax export`?")
+        values = self.embedding[:, column["start"] + 1:column["stop"]].reshape(len(counts), steps, size)
+        return values, counts.astype(np.int64)
 
     @property
     def units(self):
@@ -105,7 +135,7 @@ def read_features(path):
         (id, chunk, frame) where there are frames.
     """
     path = Path(path)
-    reader = _for_format({".parquet": _read_parquet, ".npz": _read_npz, ".csv": _read_csv}, path)
+    reader, _ = _doors(path)
     if not path.exists():
         raise UserError(f"{path}: no such features file; make one with `ser-jax export`")
     try:
@@ -114,15 +144,15 @@ def read_features(path):
         raise UserError(f"{path}: cannot be read as {path.suffix[1:]} features ({_one_line(error)})") from None
     if "id" not in table:
         raise UserError(f"{path}: no column 'id'; columns: {', '.join(map(str, table.columns))}")
-    if metadata is None:
+    if "kind" not in (metadata or {}):
         print(f"{path}: no ser_jax metadata: the extractor, its pretraining data and the corpus are taken as unknown",
               file=sys.stderr)
-        metadata = {"kind": "unknown"}
+        metadata = {"kind": "unknown", **(metadata or {})}
     try:
         features = Features(table, embedding, metadata)
     except (ValueError, TypeError, KeyError) as error:  # e.g. a word in a column of numbers
         raise UserError(f"{path}: a column does not hold what it should ({_one_line(error)})") from None
-    key = _key(features.table)
+    key = key_of(features.table)
     twice = features.table.duplicated(key)
     if twice.any():
         row = features.table[twice].iloc[0]
@@ -140,10 +170,11 @@ def write_features(features, path):
     """Writes features atomically and returns their `features_hash`; the format follows from the end of `path`.
 
     Raises:
-      UserError: unknown format, or no space left (nothing is left half-written).
+      UserError: unknown format, one that does not hold frames, or no space left (nothing is left half-written).
     """
     path = Path(path)
-    writer = _for_format({".parquet": _write_parquet, ".npz": _write_npz, ".csv": _write_csv}, path)
+    _, writer = _doors(path)
+    check_writable(features, path)
     metadata = {**features.metadata, "features_hash": content_hash(features)}
     json.dumps(metadata, allow_nan=False)  # fail before anything is written
     try:
@@ -157,10 +188,24 @@ def write_features(features, path):
     return metadata["features_hash"]
 
 
+def check_writable(features, path):
+    """Refuses a format that does not hold what the features are.
+
+    Raises:
+      UserError: layers of frames in other than OF_FRAMES, rows per step in one of AUDEEP.
+    """
+    if "frame" in features.table and format_of(path) in AUDEEP:
+        raise UserError(f"{path}: one row per step (pooling none), where {format_of(path)} has one per piece; the name must "
+                        f"end in {', '.join(FORMATS)}")
+    if features.frame_layers and path.suffix not in OF_FRAMES:
+        raise UserError(f"{path}: layer {features.frame_layers[0]} holds frames, too many values for {path.suffix}; the name "
+                        f"must end in {' or '.join(OF_FRAMES)}")
+
+
 def content_hash(features):
     """Hash of rows and embeddings: the same for each file format and order of rows; metadata is not in it."""
     table = features.table
-    key = _key(table)
+    key = key_of(table)
     order = np.lexsort([table[name].to_numpy(dtype="U" if name == "id" else None) for name in reversed(key)])
     digest = hashlib.sha256()
     for column in (*COLUMNS, *key[2:]):
@@ -171,183 +216,30 @@ def content_hash(features):
             number = values.astype(np.float64)
             digest.update(column.encode() + np.where(np.isnan(number), np.nan, number).tobytes())
     digest.update(repr(features.embedding.shape).encode())
-    for first in range(0, len(order), 4096):
-        digest.update(features.embedding[order[first : first + 4096]].tobytes())
+    size = formats.slice_rows(features.embedding.shape[1])
+    for first in range(0, len(order), size):
+        digest.update(features.embedding[order[first:first + size]].reshape(-1).view(np.uint8))
     return digest.hexdigest()[:16]
 
 
-def layer_columns(layers, widths):
-    """Metadata `columns` of layers side by side, each so many values wide."""
-    stops = np.cumsum(widths).tolist()
-    return [{"layer": layer, "start": stop - width, "stop": stop} for layer, width, stop in zip(layers, widths, stops)]
+def format_of(path):
+    """The end of a name that tells the format, of FORMATS or AUDEEP if it is one."""
+    return ".audeep.csv" if path.name.endswith(".audeep.csv") else path.suffix
 
 
-def extractor_hash(metadata, dimension):
-    """Hash of what made the embedding: checkpoint, layers, pooling, chunking, size; equal for any corpus and package
-    version."""
-    made = {key: metadata.get(key) for key in EXTRACTOR_KEYS}
-    columns = metadata.get("columns") or []
-    if len(columns) > 1:  # the same layers may be asked for by a pattern or by their names
-        made["layer"] = ",".join(column["layer"] for column in columns)
-    checkpoint = (metadata.get("checkpoint") or {}).get("hash")
-    return canonical_hash({**made, "checkpoint": checkpoint, "dimension": int(dimension)})
+def _doors(path):
+    """(reader, writer) of the format of a file."""
+    doors = {".parquet": (formats.read_parquet, formats.write_parquet), ".npz": (formats.read_npz, formats.write_npz),
+             ".csv": (_read_csv, formats.write_csv), ".audeep.csv": (audeep.read_csv, audeep.write_csv),
+             ".arff": (audeep.read_arff, audeep.write_arff), ".nc": (audeep.read_netcdf, audeep.write_netcdf)}
+    if format_of(path) not in doors:
+        raise UserError(f"{path}: unknown features format {path.suffix!r}; the name must end in {', '.join(doors)}")
+    return doors[format_of(path)]
 
 
-def _check_layers(columns, dimension):
-    stop, seen = 0, set()
-    for column in columns:
-        if not stop == column["start"] < column["stop"] or column["layer"] in seen:
-            raise ValueError(f"metadata columns do not follow each other: {column}")
-        stop = column["stop"]
-        seen.add(column["layer"])
-    if stop != dimension:
-        raise ValueError(f"metadata columns name {stop} values of an embedding of {dimension}")
-
-
-def _key(table):
-    """Names of the columns that tell the rows apart."""
-    return ["id", "chunk", "frame"] if "frame" in table else ["id", "chunk"]
-
-
-def _complete(table):
-    """The table with all COLUMNS in order and of fixed types, then the others."""
-    import pandas as pd
-
-    columns = {}
-    for column in COLUMNS:
-        given = table.get(column)
-        if column in TEXT_COLUMNS:
-            columns[column] = [""] * len(table) if given is None else given.fillna("").astype(str).to_numpy()
-        elif column in NUMBER_COLUMNS:
-            columns[column] = (np.full(len(table), np.nan) if given is None
-                               else pd.to_numeric(given).to_numpy(np.float64, na_value=np.nan))
-        else:
-            kind = np.int64 if column == "chunk" else bool
-            columns[column] = np.zeros(len(table), kind) if given is None else given.fillna(0).to_numpy().astype(kind)
-    others = {column: table[column].to_numpy() for column in table.columns if column not in COLUMNS}
-    if "frame" in others:
-        others["frame"] = others["frame"].astype(np.int64)
-    complete = pd.DataFrame(columns | others, index=range(len(table)))
-    return complete.astype(dict.fromkeys(TEXT_COLUMNS, "str"))
-
-
-def _for_format(doors, path):
-    if path.suffix not in doors:
-        raise UserError(f"{path}: unknown features format {path.suffix!r}; the name must end in {', '.join(FORMATS)}")
-    return doors[path.suffix]
+def _read_csv(path):
+    return audeep.read_csv(path) if audeep.is_csv(path) else formats.read_csv(path)
 
 
 def _one_line(error):
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _write_parquet(features, metadata, path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.Table.from_pandas(features.table, preserve_index=False)
-    embedding = pa.FixedSizeListArray.from_arrays(pa.array(features.embedding.reshape(-1)), features.embedding.shape[1])
-    table = table.append_column("embedding", embedding)
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-    with atomic_path(path) as temporary:
-        # Dictionary encoding of floats would only cost time.
-        pq.write_table(table, temporary, use_dictionary=[name for name in table.column_names if name in TEXT_COLUMNS])
-
-
-def _read_parquet(path):
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path)
-    if "embedding" not in table.column_names:
-        raise UserError(f'{path}: no column "embedding"{suggestion("embedding", table.column_names)}')
-    column = table["embedding"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks)
-    if column.null_count:
-        raise UserError(f"{path}: row {column.is_null().to_pylist().index(True)} has no embedding")
-    if not pa.types.is_fixed_size_list(column.type):
-        lengths = set(pc.list_value_length(column).to_pylist())
-        if len(lengths) > 1:
-            raise UserError(f"{path}: the embeddings are not all of the same length ({min(lengths)} to {max(lengths)})")
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    metadata = (table.schema.metadata or {}).get(METADATA_KEY)
-    # The pandas metadata of a foreign file may name an index; the columns are all that counts.
-    rest = table.drop_columns("embedding").replace_schema_metadata(None).to_pandas()
-    return rest, values.reshape(len(table), -1), None if metadata is None else json.loads(metadata)
-
-
-def _write_npz(features, metadata, path):
-    arrays = {name: _plain_array(name, column) for name, column in features.table.items()}
-    arrays |= {"embedding": features.embedding, "metadata": np.array(json.dumps(metadata, sort_keys=True))}
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-
-
-def _plain_array(name, column):
-    if column.dtype.kind in "biuf":
-        return column.to_numpy()
-    # A trailing NUL would be lost in a fixed-width array.
-    return np.array([text.rstrip("\0") for text in column.fillna("").astype(str)], dtype="U")
-
-
-def _read_npz(path):
-    import zipfile
-
-    import pandas as pd
-
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except zipfile.BadZipFile as error:
-        raise ValueError(str(error)) from None
-    if "embedding" not in arrays:
-        raise UserError(f'{path}: no array "embedding"{suggestion("embedding", arrays)}; arrays: {", ".join(arrays)}')
-    embedding, metadata = arrays.pop("embedding"), arrays.pop("metadata", None)
-    if embedding.ndim != 2 or any(array.shape != (len(embedding),) for array in arrays.values()):
-        raise UserError(f"{path}: embedding must have two dimensions and the other arrays one value per row of it")
-    return pd.DataFrame(arrays), embedding, None if metadata is None else json.loads(str(metadata))
-
-
-def _write_csv(features, metadata, path):
-    import pyarrow as pa
-    import pyarrow.csv as pc
-
-    table = pa.Table.from_pandas(features.table, preserve_index=False)
-    for number, values in enumerate(features.embedding.T):
-        table = table.append_column(f"e{number}", pa.array(np.ascontiguousarray(values)))
-    with atomic_path(path) as temporary:
-        pc.write_csv(table.replace_schema_metadata(None), str(temporary))
-        # Before the rename of the rows: a reader never sees new rows with the metadata missing.
-        write_json(_sidecar(path), metadata)
-
-
-def _read_csv(path):
-    import pyarrow as pa
-    import pyarrow.csv as pc
-
-    with open(path, encoding="utf-8", newline="") as file:
-        import csv
-
-        names = next(csv.reader(file), [])
-    dimensions = [name for name in names if name[:1] == "e" and name[1:].isdigit()]
-    if not dimensions or set(dimensions) != {f"e{i}" for i in range(len(dimensions))}:
-        some = ", ".join(names[:8])
-        raise UserError(f"{path}: the embedding must be in columns e0, e1, … without gaps; columns: {some}…")
-    types = {**dict.fromkeys(TEXT_COLUMNS, pa.string()), **dict.fromkeys(NUMBER_COLUMNS, pa.float64()),
-             "chunk": pa.int64(), "seen_in_pretraining": pa.bool_(), **dict.fromkeys(dimensions, pa.float32())}
-    # Parsed as float32 at once: by way of float64 a value could be rounded twice.
-    table = pc.read_csv(
-        path,
-        parse_options=pc.ParseOptions(newlines_in_values=True),
-        convert_options=pc.ConvertOptions(column_types=types, strings_can_be_null=False),
-    )
-    embedding = np.stack([table[f"e{i}"].to_numpy() for i in range(len(dimensions))], axis=1)
-    sidecar = _sidecar(path)
-    metadata = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else None
-    return table.drop_columns(dimensions).to_pandas(), embedding, metadata
-
-
-def _sidecar(path):
-    return path.with_name(path.name + ".json")

@@ -13,7 +13,8 @@ import warnings
 from concurrent import futures
 
 from ser_jax.errors import UsageError, UserError, suggestion
-from ser_jax.export.parts import INDEX_COLUMNS, PART_UTTERANCES, check_out, check_rejects, in_parts, joined
+from ser_jax.export import parts
+from ser_jax.export.parts import PART_UTTERANCES
 
 SETS = ("eGeMAPSv02", "eGeMAPSv01b", "eGeMAPSv01a")
 LICENCE = ("openSMILE is licensed for non-commercial purposes only (audEERING Research License Agreement): neither it nor "
@@ -37,9 +38,7 @@ def export(feature_set, corpus, out, *, jobs=None, max_rejects=0.01, part_uttera
       UsageError: unknown set, no jobs.
       UserError: openSMILE is not installed; else as for checkpoints.
     """
-    import numpy as np
-
-    from ser_jax.export.features import write_features
+    from ser_jax.data.batches import Piece
 
     if feature_set not in SETS:
         raise UsageError(f"--functionals {feature_set}: unknown{suggestion(feature_set, SETS)}; known: {', '.join(SETS)}")
@@ -48,25 +47,28 @@ def export(feature_set, corpus, out, *, jobs=None, max_rejects=0.01, part_uttera
         raise UsageError(f"--jobs {jobs}: must be at least 1")
     if os.environ.get("SER_JAX_COORDINATOR"):
         raise UsageError("--functionals runs on one machine only; give it --jobs instead of several processes")
-    out, index = check_out(out), corpus.index
+    out = parts.check_out(out)
     metadata = _metadata(feature_set, corpus)
     print(LICENCE, file=sys.stderr)
-    identity = {name: metadata[name] for name in ("layer", "corpus")} | {"opensmile": metadata["versions"]["opensmile"]}
-    work = in_parts(range(len(index)), lambda row: row, part_utterances)
-    with _mapper(corpus.path, feature_set, jobs) as apply, joined(
-        out, ["functionals", identity, part_utterances], work,
-        lambda rows, progress: _part(corpus, apply, rows, metadata, progress), metadata,
-        f"{feature_set} {corpus.name}", "utterances",
-    ) as features:
-        finite = np.isfinite(features.embedding)
-        names = np.array(metadata["names"])
-        refused = [(int(row), "not finite: " + ", ".join(names[~finite[row]][:3]))
-                   for row in np.flatnonzero(~finite.all(axis=1))]
-        check_rejects(out, index, refused, "have values that are not finite", max_rejects)
-        features = features.rows(finite.all(axis=1))
-        write_features(features, out)
-        print(f"{out}: {len(features.table)} rows of {feature_set} ({len(names)} values)"
-              + (f", {len(refused)} utterances not finite (listed in {out}.rejects.csv)" if refused else ""))
+    with _mapper(corpus.path, feature_set, jobs) as apply:
+        parts.write(parts.Work(
+            metadata=metadata,
+            identity=["functionals", metadata["layer"], metadata["corpus"], metadata["versions"]["opensmile"]],
+            pieces=[Piece(row, 0, 0, length) for row, length in enumerate(corpus.index["num_samples"].tolist())],
+            values=lambda pieces: zip(pieces, apply([piece.row for piece in pieces])),
+            what=f"rows of {feature_set}",
+            doing=f"{feature_set} {corpus.name}",
+            reason="not finite",
+            check=_not_finite,
+        ), corpus, out, max_rejects, part_utterances)
+
+
+def _not_finite(features):
+    """{row: which values are not finite} of the rows that have some."""
+    import numpy as np
+
+    finite, names = np.isfinite(features.embedding), np.array(features.metadata["names"])
+    return {int(row): "not finite: " + ", ".join(names[~finite[row]][:3]) for row in np.flatnonzero(~finite.all(axis=1))}
 
 
 def _default_jobs():
@@ -78,7 +80,7 @@ def _metadata(feature_set, corpus):
     import importlib.metadata
 
     from ser_jax import results
-    from ser_jax.export.features import layer_columns
+    from ser_jax.export.layers import layer_columns
 
     names = _smile(feature_set).feature_names
     return {
@@ -86,7 +88,7 @@ def _metadata(feature_set, corpus):
         "linguistic": False,
         "checkpoint": None,
         "experiment": None,
-        "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "synthetic": corpus.info["synthetic"]},
+        "corpus": parts.corpus_metadata(corpus),
         "layer": feature_set,
         "columns": layer_columns(["egemaps"], [len(names)]),
         "names": names,
@@ -95,22 +97,6 @@ def _metadata(feature_set, corpus):
         "pretrained_synthetic": False,
         "versions": results.versions() | {"opensmile": importlib.metadata.version("opensmile")},
     }
-
-
-def _part(corpus, apply, rows, metadata, progress):
-    """Features of some utterances, those with values that are not finite among them."""
-    import numpy as np
-
-    from ser_jax.corpora.schema import SAMPLE_RATE
-    from ser_jax.export.features import Features
-
-    values = []
-    for value in apply(rows):
-        values.append(value)
-        progress.update()
-    index = corpus.index.iloc[rows].reset_index(drop=True)
-    table = index[INDEX_COLUMNS].assign(chunk=0, start=0.0, end=index["num_samples"] / SAMPLE_RATE)
-    return Features(table, np.stack(values), metadata)
 
 
 def _smile(feature_set):

@@ -1,7 +1,8 @@
 """Export features of a prepared corpus: embeddings from a frozen checkpoint, one row per piece of an utterance.
 
 With --functionals the functionals of openSMILE take the same way instead, one row per utterance. openSMILE (extra
-[opensmile]) is not free software: its licence allows non-commercial use only.
+[opensmile]) is not free software: its licence allows non-commercial use only. With --frames it is the frames of a front
+end, as they are, of the start of each utterance. --fuse puts features files of one corpus side by side.
 
 An interrupted export continues where it was when the same command is run again.
 """
@@ -10,59 +11,95 @@ import math
 from pathlib import Path
 
 from ser_jax.errors import DONE, UsageError
-from ser_jax.export import functionals
-from ser_jax.export.parts import INDEX_COLUMNS, PART_UTTERANCES, check_out, check_rejects, in_parts, joined
+from ser_jax.export import frames, functionals, parts
+from ser_jax.export.parts import PART_UTTERANCES
 
 EXAMPLE = "ser-jax export --workdir runs/gender --corpus prepared/ravdess --out features/ravdess.parquet"
-OF_CHECKPOINTS = ("workdir", "step", "layer", "pooling", "chunk_seconds", "batch_size")
+SOURCES = ("workdir", "functionals", "frames", "fuse")  # options that say what to export; one of them
+GOES_WITH = {  # every other option -> the sources that take it
+    "corpus": ("workdir", "functionals", "frames"),
+    "step": ("workdir",),
+    "layer": ("workdir",),
+    "pooling": ("workdir",),
+    "chunk_seconds": ("workdir", "frames"),
+    "batch_size": ("workdir", "frames"),
+    "jobs": ("functionals",),
+    "max_rejects": SOURCES,
+}
+MAX_REJECTS, BATCH_SIZE = 0.01, 32
 
 
 def add_arguments(parser):
-    parser.add_argument("--workdir", type=Path, help="folder of a pretraining run (or --functionals)")
-    parser.add_argument("--corpus", required=True, type=Path, help="prepared corpus")
-    parser.add_argument("--out", required=True, type=Path, help="features file: .parquet, .npz or .csv")
+    parser.add_argument("--workdir", type=Path, help="folder of a pretraining run (or --functionals, --frames)")
+    parser.add_argument("--corpus", type=Path, help="prepared corpus")
+    parser.add_argument("--out", required=True, type=Path,
+                        help="features file: .parquet, .npz or .csv, or auDeep's .audeep.csv, .arff or .nc (extra [audeep])")
     parser.add_argument("--step", help="best (default), last, or a number of steps")
     parser.add_argument("--layer", help="taps to embed, side by side: names or patterns with commas between, e.g. block_3 "
                                         "or 'gcu_*'; default: the model's feature layer")
     parser.add_argument("--pooling", help="mean, max, std, joined by +, or none (one row per step); default: the model's")
     parser.add_argument("--chunk-seconds", help="length of the pieces, or 'whole' for whole utterances; default: the "
-                                                "model's")
-    parser.add_argument("--batch-size", type=int, help="pieces per batch (default 32)")
+                                                f"model's. With --frames, how much of the start (default {frames.SECONDS})")
+    parser.add_argument("--batch-size", type=int, help=f"pieces per batch (default {BATCH_SIZE})")
     parser.add_argument("--functionals", metavar="SET",
                         help=f"{', '.join(functionals.SETS)}: functionals of openSMILE (non-commercial licence) instead of "
                              "a checkpoint's embeddings")
+    parser.add_argument("--frames", metavar="NAME", help=f"{', '.join(frames.FRAMES)}: frames of a front end instead of a "
+                                                         "checkpoint's embeddings, for heads that are nets on frames")
+    parser.add_argument("--fuse", metavar="FEATURES", type=Path, nargs="+",
+                        help="features files to put side by side, by the ids of utterances; one alone is converted to the "
+                             "format of --out")
     parser.add_argument("--jobs", type=int, help="processes for --functionals (default: the cores, at most 16)")
-    parser.add_argument("--max-rejects", type=float, default=0.01,
-                        help="largest share of utterances that may be left out, e.g. too short to embed (default 0.01)")
+    parser.add_argument("--max-rejects", type=float, help="largest share of utterances that may be left out, e.g. too short "
+                                                          f"to embed (default {MAX_REJECTS}; with --fuse 0)")
 
 
 def run(args):
-    if args.functionals is not None:
-        return _run_functionals(args)
-    if args.workdir is None:
-        raise UsageError("give the --workdir of a pretraining run, or --functionals")
-    if args.jobs is not None:
-        raise UsageError("--jobs goes with --functionals; a checkpoint is applied on all devices")
-    from ser_jax import sharding
-    from ser_jax.checkpoint import Trained
+    source = _source(args)
+    if source == "fuse":
+        from ser_jax.export import fuse
+
+        fuse.export(args.fuse, args.out, args.max_rejects)
+        return DONE
+    if args.corpus is None:
+        raise UsageError("give the prepared --corpus whose features you want")
     from ser_jax.data.prepared import PreparedCorpus
+
+    corpus = PreparedCorpus(args.corpus)
+    max_rejects = MAX_REJECTS if args.max_rejects is None else args.max_rejects
+    if source == "functionals":
+        functionals.export(args.functionals, corpus, args.out, jobs=args.jobs, max_rejects=max_rejects)
+        return DONE
+    from ser_jax import sharding
 
     sharding.use_compilation_cache()
-    export(Trained(args.workdir, args.step or "best"), PreparedCorpus(args.corpus), args.out, layer=args.layer,
-           pooling=args.pooling, seconds=_seconds(args.chunk_seconds), max_rejects=args.max_rejects,
-           batch_size=32 if args.batch_size is None else args.batch_size)
+    options = {"seconds": _seconds(args.chunk_seconds), "max_rejects": max_rejects,
+               "batch_size": BATCH_SIZE if args.batch_size is None else args.batch_size}
+    if source == "frames":
+        frames.export(args.frames, corpus, args.out, **options)
+    else:
+        from ser_jax.checkpoint import Trained
+
+        export(Trained(args.workdir, args.step or "best"), corpus, args.out, layer=args.layer, pooling=args.pooling,
+               **options)
     return DONE
 
 
-def _run_functionals(args):
-    from ser_jax.data.prepared import PreparedCorpus
+def _source(args):
+    """Which of SOURCES it is, and nothing is given that does not go with it."""
+    given = [name for name in SOURCES if getattr(args, name) is not None]
+    if not given:
+        raise UsageError(f"give the --workdir of a pretraining run, or {_options(SOURCES[1:])}")
+    if len(given) > 1:
+        raise UsageError(f"{_options(given, ' and ')}: give one of them")
+    for name, sources in GOES_WITH.items():
+        if getattr(args, name) is not None and given[0] not in sources:
+            raise UsageError(f"{_options([name])} goes with {_options(sources)}, not with {_options(given)}")
+    return given[0]
 
-    for name in OF_CHECKPOINTS:
-        if getattr(args, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is of checkpoints: leave it out, or --functionals")
-    functionals.export(args.functionals, PreparedCorpus(args.corpus), args.out, jobs=args.jobs,
-                       max_rejects=args.max_rejects)
-    return DONE
+
+def _options(names, between=" or "):
+    return between.join("--" + name.replace("_", "-") for name in names)
 
 
 def _seconds(text):
@@ -92,38 +129,30 @@ def export(trained, corpus, out, *, layer=None, pooling=None, seconds=None, batc
     Raises:
       UserError: too many rejects, an empty corpus, or a full disk (finished parts are kept).
     """
-    import jax
-
     from ser_jax.data import batches
+    from ser_jax.export.devices import processes, wait_for_others
     from ser_jax.export.embed import Embedder
-    from ser_jax.export.features import write_features
 
-    out = check_out(out)
+    out = parts.check_out(out)
     embedder = Embedder(trained, layer, pooling, seconds, batch_size)
-    index, task = corpus.index, trained.network.task
-    pieces, short = batches.pieces_of(index["num_samples"], task, embedder.seconds)
-    refused = [(row, f"{index['num_samples'].iloc[row]} samples, shorter than {task.min_samples}") for row in short]
-    processes = jax.process_index(), jax.process_count()
-    check_rejects(out, index, refused, "are too short to embed", max_rejects, write=processes[0] == 0)
+    lengths, task = corpus.index["num_samples"], trained.network.task
+    pieces, short = batches.pieces_of(lengths, task, embedder.seconds)
     metadata = _metadata(trained, corpus, embedder)
     identity = {name: metadata[name] for name in ("checkpoint", "corpus", "columns", "pooling", "chunk_seconds")}
     identity |= {name: metadata["experiment"][name] for name in ("model", "task")}  # e.g. task.min_samples moves pieces
-    with joined(out, [identity, part_utterances], in_parts(pieces, lambda piece: piece.row, part_utterances),
-                lambda items, progress: _part(trained, corpus, embedder, items, metadata, progress), metadata,
-                f"export {corpus.name}", "pieces", processes, _wait_for_others) as features:
-        if features:
-            write_features(features, out)
-            print(f"{out}: {len(features.table)} rows of {embedder.layer}, {embedder.pooling} "
-                  f"({features.embedding.shape[1]} values), {len(index) - len(short)} utterances"
-                  + (f", {len(short)} too short (listed in {out}.rejects.csv)" if short else ""))
-
-
-def _wait_for_others():
-    import jax
-
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-        multihost_utils.sync_global_devices("export parts")
+    parts.write(parts.Work(
+        metadata=metadata,
+        identity=identity,
+        pieces=pieces,
+        values=lambda pieces: embedder.run(corpus.speech, pieces),
+        what=f"rows of {embedder.layer}, {embedder.pooling}",
+        doing=f"export {corpus.name}",
+        unit="pieces",
+        refused=[(row, f"{lengths.iloc[row]} samples, shorter than {task.min_samples}") for row in short],
+        reason="too short to embed",
+        steps=embedder.pooling == "none",
+        seen=trained.pretrained_on,
+    ), corpus, out, max_rejects, part_utterances, processes(), wait_for_others)
 
 
 def _metadata(trained, corpus, embedder):
@@ -133,7 +162,7 @@ def _metadata(trained, corpus, embedder):
         "linguistic": False,
         "checkpoint": {"hash": trained.hash, "step": trained.step, "workdir": trained.workdir.name},
         "experiment": config.to_dict(trained.experiment),
-        "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "synthetic": corpus.info["synthetic"]},
+        "corpus": parts.corpus_metadata(corpus),
         "layer": embedder.layer,
         "columns": embedder.columns,
         "pooling": embedder.pooling,
@@ -141,27 +170,3 @@ def _metadata(trained, corpus, embedder):
         "pretrained_synthetic": trained.synthetic,
         "versions": results.versions(),
     }
-
-
-def _part(trained, corpus, embedder, pieces, metadata, progress):
-    """Features of the pieces of one part, in the order of the corpus."""
-    import numpy as np
-
-    from ser_jax.corpora.schema import SAMPLE_RATE
-    from ser_jax.export.features import Features
-
-    found = {}
-    for piece, value in embedder.run(corpus.speech, pieces):
-        found[piece] = value
-        progress.update()
-    pieces = sorted(found, key=lambda piece: (piece.row, piece.number))
-    values = [np.atleast_2d(found[piece]) for piece in pieces]
-    steps = [len(value) for value in values]
-    table = corpus.index[INDEX_COLUMNS].iloc[np.repeat([piece.row for piece in pieces], steps)].reset_index(drop=True)
-    table["chunk"] = np.repeat([piece.number for piece in pieces], steps)
-    table["start"] = np.repeat([piece.start / SAMPLE_RATE for piece in pieces], steps)
-    table["end"] = np.repeat([piece.end / SAMPLE_RATE for piece in pieces], steps)
-    table["seen_in_pretraining"] = table["audio_sha256"].isin(trained.pretrained_on)
-    if embedder.pooling == "none":
-        table["frame"] = np.concatenate([np.arange(count) for count in steps])
-    return Features(table, np.concatenate(values), metadata)
