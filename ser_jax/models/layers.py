@@ -134,36 +134,48 @@ def _thin_matmul_backward(residual, gradient):
 _thin_matmul.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _thin_matmul_backward)
 
 
-def max_pool3(x):
-    """Maximum over windows of three, stride three: f32[B, T, C] -> f32[B, T // 3, C].
+def max_pool(x, window):
+    """Maximum over windows of `window` steps that follow each other: f32[B, T, C] -> f32[B, T // window, C].
 
     The gradient goes to the first maximum (the tie rule of PyTorch). Built from slices with a rule of its own: the
     gradient of `.reshape(…).max(axis)` was found wrong in deep nets on XLA:CPU, and `nnx.max_pool` (select-and-scatter)
     is 4–5 times slower there.
     """
     batch, time, channels = x.shape
-    return _max_of_three(x[:, : time // 3 * 3].reshape(batch, time // 3, 3, channels))
+    return _window_max(x[:, : time // window * window].reshape(batch, time // window, window, channels))
+
+
+max_pool3 = functools.partial(max_pool, window=3)
+
+
+def first_maximum(windows):
+    """Maximum over the last axis but one, and where it is met first: f32[…, W, C] -> (f32[…, C], int8[…, C]), W ≤ 128."""
+    highest = windows[..., 0, :]
+    first = jnp.zeros(highest.shape, jnp.int8)
+    for place in range(1, windows.shape[-2]):
+        value = windows[..., place, :]
+        first = jnp.where(value > highest, jnp.int8(place), first)
+        highest = jnp.maximum(highest, value)
+    return highest, first
 
 
 @jax.custom_vjp
-def _max_of_three(windows):
-    """f32[B, S, 3, C] -> f32[B, S, C]."""
-    return _max_of_three_forward(windows)[0]
+def _window_max(windows):
+    """f32[B, S, W, C] -> f32[B, S, C]."""
+    return first_maximum(windows)[0]
 
 
-def _max_of_three_forward(windows):
-    a, b, c = windows[:, :, 0], windows[:, :, 1], windows[:, :, 2]
-    pooled = jnp.maximum(jnp.maximum(a, b), c)
-    first = jnp.where(a == pooled, 0, jnp.where(b == pooled, 1, 2)).astype(jnp.int8)
-    return pooled, first
+def _window_max_forward(windows):
+    highest, first = first_maximum(windows)
+    return highest, (first, jnp.arange(windows.shape[2], dtype=jnp.int8))
 
 
-def _max_of_three_backward(first, gradient):
-    chosen = first[:, :, None] == jnp.arange(3, dtype=jnp.int8)[:, None]
-    return (jnp.where(chosen, gradient[:, :, None], 0),)
+def _window_max_backward(residual, gradient):
+    first, places = residual
+    return (jnp.where(first[:, :, None] == places[:, None], gradient[:, :, None], 0),)
 
 
-_max_of_three.defvjp(_max_of_three_forward, _max_of_three_backward)
+_window_max.defvjp(_window_max_forward, _window_max_backward)
 
 
 def pool_mask(mask, factor):
