@@ -21,7 +21,7 @@ import numpy as np
 import pandas
 import timing
 
-from ser_jax import config, metrics, results
+from ser_jax import config, intervals, metrics, results
 from ser_jax.corpora.schema import GENDERS, SAMPLE_RATE
 from ser_jax.data.prepared import PreparedCorpus
 from ser_jax.errors import UserError
@@ -103,7 +103,7 @@ def rows_of(table, score, corpora, experiment, part, majority):
         prediction = scores.argmax(1)
         row = results.result_row(
             "evaluate", "WAR", metrics.war(y, prediction), len(y), n_speakers=len(mean),
-            definition=f"accuracy per {unit}", ci=list(metrics.speaker_bootstrap(y, prediction, cluster, "WAR")),
+            definition=f"accuracy per {unit}", ci=list(intervals.speaker_bootstrap(y, prediction, cluster, "WAR")),
             ci_method="bootstrap over speakers, 95 %", chance=float(np.bincount(y).max() / len(y)),
             classes=list(GENDERS), confusion=metrics.confusion(y, prediction, range(len(GENDERS))).tolist(),
             secondary={"UAR": metrics.uar(y, prediction), "majority_class_of_training": float(np.mean(y == majority))},

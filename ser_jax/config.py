@@ -6,14 +6,13 @@ Nothing here imports jax: a config must be readable by `--help`, by tests and by
 import dataclasses
 import importlib.util
 import json
-import math
 import sys
-import types
 import typing
 from pathlib import Path
 from typing import Any
 
 from ser_jax.errors import UsageError, suggestion
+from ser_jax.options import convert, name_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,25 +154,12 @@ def _replace(node, names, text, key):
 
 
 def _coerce(text, kind, key):
-    """Text to `kind`: bool, int, float, str, tuple[X, ...] (comma separated) or `X | None`."""
-    origin = typing.get_origin(kind)
+    """Text to `kind`, see `options.convert`."""
     try:
-        if origin in (types.UnionType, typing.Union):
-            if text.lower() in ("none", "null"):
-                return None
-            return _coerce(text, next(k for k in typing.get_args(kind) if k is not type(None)), key)
-        if origin is tuple:
-            return tuple(_coerce(part.strip(), typing.get_args(kind)[0], key) for part in text.strip("()[]").split(",") if part.strip())
-        if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-        if kind is int:
-            return int(text.replace("_", ""))
-        value = kind(text)
-        if kind is float and not math.isfinite(value):  # config.json could not hold it
-            raise ValueError
-        return value
-    except (ValueError, KeyError):
-        raise UsageError(f"--set {key}={text}: not a value of type {getattr(kind, '__name__', kind)}") from None
+        return convert(text, kind)
+    except ValueError as error:
+        text, kind = error.args
+        raise UsageError(f"--set {key}={text}: not a value of type {name_of(kind)}") from None
 
 
 def to_dict(experiment):

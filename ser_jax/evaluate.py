@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ser_jax.errors import DONE, UsageError, UserError, suggestion
+from ser_jax.options import read_options
 
 EXAMPLE = "ser-jax evaluate runs/gender --corpus prepared/librispeech --split test-clean,test-other"
 
@@ -35,7 +36,9 @@ def run(args):
         raise UsageError(f"--batch-size {args.batch_size}: must be at least 1")
     sharding.use_compilation_cache()
     trained = Trained(args.workdir, args.step)
-    options = _options(args.option, trained.network.task.options)
+    defaults = trained.network.task.options
+    options = read_options(args.option, {name: type(value) for name, value in defaults.items()},
+                           "none, its task has no options")
     corpora = pipeline.open_corpora(args.corpus or trained.experiment.data.corpora)
     splits = _known_splits(args.split, corpora) if args.split else None
     rows = []
@@ -54,21 +57,6 @@ def run(args):
             results.append_row(out / "results.jsonl", row)
         results.print_rows(rows)
     return DONE
-
-
-def _options(assignments, defaults):
-    """{name: value} from NAME=VALUE, each of the type of its default."""
-    options = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or name not in defaults:
-            known = ", ".join(defaults) or "none, its task has no options"
-            raise UsageError(f"--option {assignment}: expected NAME=VALUE{suggestion(name, defaults)}; known: {known}")
-        try:
-            options[name] = type(defaults[name])(text)
-        except ValueError:
-            raise UsageError(f"--option {assignment}: not a value of type {type(defaults[name]).__name__}") from None
-    return options
 
 
 def _known_splits(text, corpora):

@@ -1,18 +1,13 @@
-"""Metrics of emotion and speech recognition with speaker-clustered confidence intervals and paired tests.
+"""Metrics of emotion and speech recognition.
 
-Every metric is a function of sums over utterances (a confusion matrix, six moments, errors and words). The sums are
-kept per speaker, so thousands of bootstrap resamples or permutations are one matrix product. To add a metric, add one
-entry to `METRICS`.
+Every metric is a function of sums over utterances (a confusion matrix, six moments, errors and words), which
+`ser_jax.intervals` resamples for confidence intervals and paired tests. To add a metric, add one entry to `METRICS`.
 """
 
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-
-BOOTSTRAP_SAMPLES = 2000
-PERMUTATIONS = 10_000
-_BLOCK = 4_000_000  # numbers of resampling weights held in memory at a time
 
 
 def uar(truth, prediction, classes=None, absent="raise"):
@@ -44,7 +39,7 @@ def war(truth, prediction):
 
 def macro_f1(truth, prediction, classes=None):
     """Mean over the label list of F1; a class neither present nor predicted counts 0, as in scikit-learn."""
-    return float(_macro_f1(confusion(truth, prediction, _all_labels(truth, prediction, classes))))
+    return float(_macro_f1(confusion(truth, prediction, all_labels(truth, prediction, classes))))
 
 
 def confusion(truth, prediction, classes=None):
@@ -53,7 +48,7 @@ def confusion(truth, prediction, classes=None):
     Raises:
       ValueError: a label is not in `classes` (default: the sorted labels of both).
     """
-    classes = _all_labels(truth, prediction, classes) if classes is None else classes
+    classes = all_labels(truth, prediction, classes) if classes is None else classes
     return _count_confusions(truth, prediction, np.zeros(len(truth), np.int64), 1, classes)[0].astype(np.int64)
 
 
@@ -96,8 +91,8 @@ class Metric:
 
 def evaluate(metric, truth, prediction, classes=None):
     """Value of `metric` (a name of METRICS or a Metric) over all utterances; NaN where it is not defined."""
-    metric = _metric(metric)
-    classes = _all_labels(truth, prediction, classes) if metric.classifies else None
+    metric = as_metric(metric)
+    classes = all_labels(truth, prediction, classes) if metric.classifies else None
     return float(metric.value(metric.sums(truth, prediction, np.zeros(len(truth), np.int64), 1, classes)[0]))
 
 
@@ -107,139 +102,22 @@ def chance_level(metric, truth, classes=None):
     1/K for UAR, the share of the largest class for WAR, 0 for correlations, the variance for MSE; for WER and CER the
     better of answering nothing and of always answering the most frequent reference.
     """
-    metric = _metric(metric)
+    metric = as_metric(metric)
     return metric.chance(np.asarray(truth), _label_list(truth, classes) if metric.classifies else None)
 
 
-def speaker_bootstrap(truth, prediction, speakers, metric, n=BOOTSTRAP_SAMPLES, seed=0, classes=None):
-    """95 % percentile confidence interval from a bootstrap that draws speakers, not utterances, with replacement.
-
-    Utterances of one speaker are not independent; drawing utterances would give an interval that is too narrow. A
-    resample in which the metric is not defined (UAR: no utterance of some class was drawn) is left out; when more than
-    half are, or when there is one speaker only, the interval is not defined. With fewer than about ten speakers
-    percentile intervals are known to be too narrow, and this one is no exception.
-
-    Args:
-      truth, prediction: length N.
-      speakers: length N; the cluster of each utterance. Give each utterance its own for an ordinary bootstrap.
-      metric: a name of METRICS, or a Metric.
-      n: number of resamples.
-      seed: of the resampling.
-      classes: the label list; by default the sorted labels of truth and prediction.
-
-    Returns:
-      (low, high); both NaN when not defined.
-    """
-    metric = _metric(metric)
-    group, count = _groups(speakers, len(truth))
-    if count < 2:
-        return float("nan"), float("nan")
-    sums = metric.sums(
-        truth, prediction, group, count, _all_labels(truth, prediction, classes) if metric.classifies else None
-    )
-    return _interval(_resampled([sums], n, seed, lambda totals: metric.value(totals)))
+def as_metric(metric):
+    """The Metric of a name of METRICS; a Metric as it is."""
+    return metric if isinstance(metric, Metric) else METRICS[metric]
 
 
-def paired_test(
-    truth,
-    prediction_a,
-    prediction_b,
-    speakers,
-    metric,
-    n=BOOTSTRAP_SAMPLES,
-    permutations=PERMUTATIONS,
-    seed=0,
-    classes=None,
-):
-    """Compares two systems on the same utterances, paired over speakers.
-
-    The confidence interval is that of the difference A − B when speakers are drawn with replacement (the same speakers
-    for both). The p-value is that of a permutation test: under the null hypothesis the two systems are exchangeable
-    within a speaker, so all predictions of a random set of speakers change sides. All 2^S sets are tried where there
-    are no more than `permutations` of them, else that many random ones, with (1 + hits) / (1 + tries). The smallest p
-    that S speakers can give is thus 2 / 2^S.
-
-    Returns:
-      dict(metric, a, b, difference, ci [low, high], p_value, n, n_speakers, method).
-    """
-    metric = _metric(metric)
-    group, count = _groups(speakers, len(truth))
-    if metric.classifies and classes is None:
-        classes = _all_labels(truth, np.concatenate([prediction_a, prediction_b]), None)
-    sums_a = metric.sums(truth, prediction_a, group, count, classes)
-    sums_b = metric.sums(truth, prediction_b, group, count, classes)
-    total_a, total_b = sums_a.sum(0), sums_b.sum(0)
-    a, b = float(metric.value(total_a)), float(metric.value(total_b))
-    if count < 2:
-        ci = (float("nan"), float("nan"))
-    else:
-        ci = _interval(_resampled([sums_a, sums_b], n, seed, lambda x, y: metric.value(x) - metric.value(y)))
-
-    exact = 2**count <= permutations
-    tries = 2**count if exact else permutations
-    rng = np.random.default_rng(seed)
-    hits = 0
-    gap = (sums_a - sums_b).reshape(count, -1)
-    step = max(1, _BLOCK // count)
-    for first in range(0, tries, step):
-        size = min(step, tries - first)
-        if exact:
-            swap = (np.arange(first, first + size)[:, None] >> np.arange(count)) & 1
-        else:
-            swap = rng.integers(0, 2, (size, count))
-        moved = (swap @ gap).reshape(size, *total_a.shape)
-        difference = metric.value(total_a - moved) - metric.value(total_b + moved)
-        hits += int(np.sum(np.abs(difference) >= abs(a - b) - 1e-12))
-    p_value = hits / tries if exact else (1 + hits) / (1 + tries)
-    method = f"speaker swap permutation ({'all ' if exact else ''}{tries}), speaker bootstrap ({n})"
-    return {
-        "metric": metric.name,
-        "a": a,
-        "b": b,
-        "difference": a - b,
-        "ci": list(ci),
-        "p_value": p_value,
-        "n": len(truth),
-        "n_speakers": count,
-        "method": method,
-    }
-
-
-def _resampled(sums, n, seed, value):
-    """`value` of the sums over speakers drawn with replacement, n times: float64[n]."""
-    count = len(sums[0])
-    rng = np.random.default_rng(seed)
-    values = []
-    step = max(1, _BLOCK // count)
-    for first in range(0, n, step):
-        size = min(step, n - first)
-        weight = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
-        totals = [(weight @ part.reshape(count, -1)).reshape(size, *part.shape[1:]) for part in sums]
-        values.append(value(*totals))
-    return np.concatenate(values)
-
-
-def _interval(values):
-    defined = values[~np.isnan(values)]
-    if len(defined) < len(values) / 2:
-        return float("nan"), float("nan")
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _groups(speakers, length):
-    if len(speakers) != length:
-        raise ValueError(f"{length} utterances but {len(speakers)} speakers")
-    names, group = np.unique(np.asarray(speakers), return_inverse=True)
-    return group.reshape(-1), len(names)
+def all_labels(truth, prediction, classes=None):
+    """The label list: `classes`, or the sorted labels of both sides."""
+    return _label_list([*np.asarray(truth).tolist(), *np.asarray(prediction).tolist()], classes)
 
 
 def _label_list(truth, classes):
     return sorted(set(np.asarray(truth).tolist())) if classes is None else list(classes)
-
-
-def _all_labels(truth, prediction, classes):
-    return _label_list([*np.asarray(truth).tolist(), *np.asarray(prediction).tolist()], classes)
 
 
 def _count_confusions(truth, prediction, group, groups, classes):
@@ -352,10 +230,6 @@ def _deaf_error_rate(unit):
         return min(1.0, errors / length)
 
     return chance
-
-
-def _metric(metric):
-    return metric if isinstance(metric, Metric) else METRICS[metric]
 
 
 def _majority(truth, classes):

@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from ser_jax.errors import DONE, UsageError, UserError, suggestion
+from ser_jax.errors import DONE, UsageError, UserError
 
 EXAMPLE = "ser-jax probe --features emodb.parquet --protocol loso --target emotion --head linear --out results"
 
@@ -25,7 +25,14 @@ def add_arguments(parser):
         required=True,
         metavar="NAME",
         help="loso (leave one speaker out), losso (leave one session out), kfold (whole speakers), official (the "
-        "corpus' own splits), or a protocol file ending in .json",
+        "corpus' own splits), cross (trained on --features, tested on --test-features), or a protocol file ending in "
+        ".json",
+    )
+    parser.add_argument(
+        "--test-features",
+        metavar="FILE",
+        help="features of another corpus by the same extractor, tested by --protocol cross; classes of one corpus only "
+        "are left out",
     )
     parser.add_argument(
         "--target",
@@ -37,7 +44,23 @@ def add_arguments(parser):
         "--head",
         metavar="NAME",
         help="for labels: linear (SVM, nested choice of C; the default), logistic, or compare (the ComParE 2020 "
-        "baseline); for numbers: ridge (nested choice of its penalty; the default) or ols (ordinary least squares)",
+        "baseline), or attentive_cnn (a net on frames); for numbers: ridge (nested choice of its penalty; the default) "
+        "or ols (ordinary least squares)",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the head, e.g. epochs=50 of attentive_cnn; may be repeated",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train a head that depends on a seed N times, with --seed and those that follow; figures are the mean over "
+        "them (default: 1)",
     )
     parser.add_argument(
         "--metric", metavar="NAME", help="of a regression: CCC (default), MSE or Pearson; the others are kept beside it"
@@ -75,7 +98,14 @@ def add_arguments(parser):
         "--seed",
         type=int,
         default=0,
-        help="of the assignment of speakers to folds and dev, and of the bootstrap (default: 0)",
+        help="of the assignment of speakers to folds and dev, of the bootstrap, and the first of --seeds (default: 0)",
+    )
+    parser.add_argument(
+        "--dev",
+        default="groups",
+        metavar="WHAT",
+        help="the dev part of each fold: groups (default: a fifth of the training speakers or sessions), or utterances "
+        "(a random tenth of the training utterances)",
     )
     parser.add_argument(
         "--vote",
@@ -101,11 +131,20 @@ def add_arguments(parser):
     parser.add_argument(
         "--save-protocol", metavar="FILE", help="also write the protocol here, for use with --protocol FILE"
     )
+    parser.add_argument(
+        "--save-representations",
+        metavar="FILE",
+        help="features file of what the last layer of a head that depends on a seed sees of the tested utterances (first "
+        "seed), e.g. for `report --tsne`",
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="folds fitted at the same time (default: 1)")
 
 
 def run(args):
-    from ser_jax.export.features import read_features
+    from ser_jax.export.features import FORMATS
+    from ser_jax.heads import is_seeded, make_head
+    from ser_jax.heads.comparison import read_predictions
+    from ser_jax.heads.labelled import where
     from ser_jax.heads.layers import layer_sets
     from ser_jax.heads.selection import check_selection
     from ser_jax.results import print_rows
@@ -119,13 +158,22 @@ def run(args):
     results = out if out.suffix == ".jsonl" else out / "results.jsonl"
     if results.parent.exists() and not results.parent.is_dir():
         raise UsageError(f"--out {out}: {results.parent} is a file; name a folder, or a results.jsonl in one")
-    versus = _read_versus(args.versus, args.target) if args.versus else None
-    features = read_features(args.features)
+    kept = args.save_representations
+    if kept and not kept.endswith(FORMATS):
+        raise UsageError(f"--save-representations {kept}: end it in one of {', '.join(FORMATS)}")
+    if args.head and is_seeded(make_head(args.head, args.option)):
+        from ser_jax import sharding
+
+        sharding.use_compilation_cache()
+    versus = read_predictions(args.versus, args.target) if args.versus else None
+    features = _features(args)
     for condition in args.where:
-        features = features.rows(_where(features.table, condition))
+        features = features.rows(where(features.table, condition))
     sets = [None] if args.layers is None else [short for short, _ in layer_sets(features, args.layers)]
-    if args.save_head and len(sets) > 1:
-        raise UsageError(f"--save-head {args.save_head}: takes one set of layers, not --layers {args.layers}")
+    for option in ("save_head", "save_representations"):
+        if getattr(args, option) and len(sets) > 1:
+            name = f"--{option.replace('_', '-')} {getattr(args, option)}"
+            raise UsageError(f"{name}: takes one set of layers, not --layers {args.layers}")
 
     # The leak never goes without the honest figure, which comes first.
     selections = dict.fromkeys(["training", args.selection])
@@ -150,6 +198,7 @@ def run(args):
 
 def _probe(args, features, layers, selection, results, versus):
     """Runs one set of layers; writes its files and its row. Returns the row and its notes."""
+    from ser_jax.export.features import write_features
     from ser_jax.heads.comparison import compare
     from ser_jax.heads.cross_validation import cross_validate
     from ser_jax.heads.linear import save_head
@@ -171,14 +220,24 @@ def _probe(args, features, layers, selection, results, versus):
         select=args.select,
         selection=selection,
         layers=layers,
+        seeds=args.seeds,
+        options=args.option,
+        dev=args.dev,
+        keep_representations=bool(args.save_representations),
     )
     row = outcome.row
     row["features"] = {"path": str(args.features), **row["features"], **({"where": args.where} if args.where else {})}
+    if args.test_features:
+        row["features"]["test_path"] = str(args.test_features)
+    unpaired = None
     if versus:
-        row["versus"] = {
-            "predictions": versus[0],
-            **compare(outcome.predictions, versus[1], row["metric"], row.get("classes"), args.seed),
-        }
+        try:
+            found = compare(outcome.predictions, versus[1], row["metric"], row.get("classes"), args.seed)
+            row["versus"] = {"predictions": versus[0], **found}
+        except UserError as error:
+            if "seed" not in outcome.predictions:
+                raise
+            unpaired = error  # a row of long trainings is not thrown away for it
 
     row["predictions"] = f"predictions/{_row_key(row, outcome.predictions)}.parquet"
     _write_predictions(outcome.predictions, results.parent / row["predictions"])
@@ -191,30 +250,35 @@ def _probe(args, features, layers, selection, results, versus):
         about = {**{key: row[key] for key in ("target", "head", "protocol")}, "fitted_on": outcome.head_rows}
         save_head(outcome.head, args.save_head, outcome.head_features, about)
         outcome.notes.append(f"{args.save_head}: head fitted on {outcome.head_rows}")
+    if outcome.representations is not None:
+        write_features(outcome.representations, args.save_representations)
+        outcome.notes.append(
+            f"{args.save_representations}: {len(outcome.representations.table)} tested utterances as the head's last "
+            f"layer sees them, seed {args.seed}"
+        )
+    if unpaired:
+        raise UserError(f"{unpaired}; the row itself was appended to {results}")
     return row, outcome.notes
 
 
-def _where(table, condition):
-    column, equal, values = condition.partition("=")
-    negated = column.endswith("!")
-    column = column.rstrip("!").strip()
-    if not equal or column not in table:
-        raise UsageError(
-            f"--where {condition}: expected COLUMN=VALUE with a column of the table{suggestion(column, table.columns)}"
-        )
-    found = table[column].astype(str).isin([value.strip() for value in values.split(",")])
-    keep = (~found if negated else found).to_numpy()
-    if not keep.any():
-        some = ", ".join(sorted(set(table[column].astype(str)))[:8])
-        raise UserError(f"--where {condition}: no row is left; {column} has the values {some}")
-    return keep
+def _features(args):
+    """The features to probe: those of one file, or of two corpora in one table."""
+    from ser_jax.export.features import read_features
+
+    if args.test_features is None:
+        return read_features(args.features)
+    from ser_jax.heads.cross_corpus import join
+
+    if args.protocol != "cross" and not args.protocol.endswith(".json"):
+        raise UsageError(f"--test-features {args.test_features}: goes with --protocol cross, not {args.protocol}")
+    return join(read_features(args.features), read_features(args.test_features))
 
 
 def _row_key(row, predictions):
     from ser_jax.files import canonical_hash
 
     setting = [row.get(key) for key in ("features", "target", "head", "protocol", "classes", "seeds")]
-    columns = ["id", "fold", "truth", "prediction"]
+    columns = ["id", "fold", *(["seed"] if "seed" in predictions else []), "truth", "prediction"]
     return canonical_hash([setting, predictions[columns].astype("str").values.tolist()], 12)
 
 
@@ -225,69 +289,44 @@ def _write_predictions(predictions, path):
         predictions.to_parquet(temporary, index=False)
 
 
-def _read_versus(path, target):
-    """(path, predictions) of the other side."""
-    import pandas as pd
-
-    from ser_jax.results import read_rows
-
-    name, _, line = path.rpartition(":")
-    results, line = (Path(name), int(line)) if name and line.isdigit() else (Path(path), None)
-    if results.suffix != ".parquet":
-        rows = read_rows(results)
-        if line is not None and not 1 <= line <= len(rows):
-            raise UserError(f"--versus {path}: {results} has {len(rows)} rows")
-        same_target = [
-            row
-            for row in rows
-            if row.get("target") == target
-            and row.get("predictions")
-            and (row.get("features") or {}).get("selection") != "all-data"
-        ]
-        found = rows[line - 1 : line] if line else same_target
-        if not found or not found[-1].get("predictions"):
-            raise UserError(f"--versus {path}: no row with predictions of target {target!r}")
-        results = (results if results.is_dir() else results.parent) / found[-1]["predictions"]
-    try:
-        predictions = pd.read_parquet(results)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--versus {results}: predictions cannot be read ({' '.join(str(error).split())[:120]})"
-        ) from None
-    columns = ["id", "audio_sha256", "fold", "truth", "prediction"]
-    lacking = [column for column in columns if column not in predictions]
-    if lacking:
-        raise UserError(f"--versus {results}: not a table of predictions (no column {lacking[0]!r})")
-    return str(results), predictions[columns].astype(dict.fromkeys(columns[:3], "str"))
-
-
 def _print_confusion(row):
     from ser_jax.results import print_table
 
     print()
-    rows = [[label, *counts] for label, counts in zip(row["classes"], row["confusion"])]
+    # Means over seeds are no whole numbers.
+    rows = [
+        [label, *(round(count, 1) if count % 1 else int(count) for count in counts)]
+        for label, counts in zip(row["classes"], row["confusion"])
+    ]
     print_table(["truth \\ prediction", *row["classes"]], rows)
 
 
 def _print_versus(rows):
     from ser_jax.results import features_cell, format_value, print_table
 
+    header = ["features", "head", "versus", "metric", "here", "there", "difference", "95% CI", "p", "n", "speakers"]
+    header += ["only here", "only there"]
+    seeded = any("seeds" in row["versus"] for row in rows)
+    if seeded:
+        header += ["seeds", "seed min", "seed max", "seed std"]
     lines = []
     for row in rows:
         versus, metric = row["versus"], row["metric"]
         interval = "..".join(format_value(metric, value) for value in versus["ci"])
-        lines.append(
-            [
-                features_cell(row),
-                row["head"],
-                Path(versus["predictions"]).name,
-                metric,
-                *(format_value(metric, versus[key]) for key in ("a", "b", "difference")),
-                interval,
-                f"{versus['p_value']:.4g}",
-                *(versus[key] for key in ("n", "n_speakers", "only_here", "only_there")),
-            ]
-        )
+        line = [
+            features_cell(row),
+            row["head"],
+            Path(versus["predictions"]).name,
+            metric,
+            *(format_value(metric, versus[key]) for key in ("a", "b", "difference")),
+            interval,
+            f"{versus['p_value']:.4g}",
+            *(versus[key] for key in ("n", "n_speakers", "only_here", "only_there")),
+        ]
+        if seeded:
+            spread = versus.get("seeds") or {}
+            line += [len(spread.get("values", [])) or None]
+            line += [format_value(metric, spread.get(key)) for key in ("min", "max", "std")]
+        lines.append(line)
     print()
-    header = ["features", "head", "versus", "metric", "here", "there", "difference", "95% CI", "p", "n", "speakers"]
-    print_table([*header, "only here", "only there"], lines)
+    print_table(header, lines)

@@ -12,7 +12,7 @@ IN_PERCENT = ("UAR", "WAR", "macro_F1", "accuracy", "WER", "CER", "FER", "PER")
 OF_NUMBERS = ("CCC", "MSE", "Pearson")
 PACKAGES = ("ser_jax", "jax", "flax", "optax", "numpy", "scikit-learn", "pandas", "pyarrow")
 FIELDS = ("kind", "system", "target", "metric", "definition", "value", "ci", "ci_method", "n", "n_speakers", "chance",
-          "classes", "confusion", "secondary", "head", "selection", "fold_pooling", "folds", "seeds", "protocol",
+          "classes", "confusion", "secondary", "head", "selection", "options", "fold_pooling", "folds", "seeds", "protocol",
           "features", "corpus", "checkpoint", "experiment", "split", "stamps", "notes", "examples", "versus", "predictions",
           "versions", "created")
 
@@ -166,18 +166,25 @@ def print_table(header, rows, file=None):
 
 
 def print_rows(rows, file=None):
-    """Prints result rows as a table; the metrics of IN_PERCENT in percent. Regressions come in a table of their own."""
-    head = ["system", "features", "target", "head", "protocol", "metric", "value", "95% CI", "fold mean"]
+    """Prints result rows as a table; the metrics of IN_PERCENT in percent. Regressions come in a table of their own.
+
+    Where a row is of a head that depends on a seed, it is told of how many, and how far these are apart.
+    """
+    head = ["system", "features", "target", "head", "protocol", "metric", "value", "95% CI"]
+    seeded = any(f"{row['metric']}_seed_min" in (row.get("secondary") or {}) for row in rows)
+    head += [*(("seeds", "seed min", "seed max", "seed std") if seeded else ()), "fold mean"]
     tail = ["chance", "n", "speakers", "stamps"]
     of_numbers = [row for row in rows if row["metric"] in OF_NUMBERS]
     of_labels = [row for row in rows if row["metric"] not in OF_NUMBERS]
     if of_labels:
-        print_table([*head, "WAR", "macro F1", *tail], [_cells(row, ("WAR", "macro_F1")) for row in of_labels], file)
+        print_table([*head, "WAR", "macro F1", *tail], [_cells(row, ("WAR", "macro_F1"), seeded) for row in of_labels],
+                    file)
     if of_labels and of_numbers:
         print(file=file)
     if of_numbers:
         columns = [*head, "fold std", *OF_NUMBERS, *tail]
-        print_table(columns, [_cells(row, (f"{row['metric']}_fold_std", *OF_NUMBERS)) for row in of_numbers], file)
+        print_table(columns, [_cells(row, (f"{row['metric']}_fold_std", *OF_NUMBERS), seeded) for row in of_numbers],
+                    file)
 
 
 def format_value(metric, value):
@@ -194,10 +201,12 @@ def features_cell(row):
     return ":".join(pooling) or Path(features.get("path") or "-").name
 
 
-def _cells(row, beside):
+def _cells(row, beside, seeded):
     metric, secondary = row["metric"], row.get("secondary") or {}
     ci = row.get("ci") or [None, None]
     interval = "-" if ci[0] is None else f"{format_value(metric, ci[0])}..{format_value(metric, ci[1])}"
+    spread = [secondary.get(f"{metric}_seed_{key}") for key in ("min", "max", "std")] if seeded else []
+    count = len(row.get("seeds") or []) if spread and spread[0] is not None else None
     return [
         row.get("system"),
         features_cell(row),
@@ -207,6 +216,7 @@ def _cells(row, beside):
         metric,
         format_value(metric, row["value"]),
         interval,
+        *([count, *(format_value(metric, value) for value in spread)] if seeded else []),
         format_value(metric, secondary.get(f"{metric}_fold_mean")),
         *(format_value(name, secondary.get(name)) for name in beside),
         format_value(metric, row.get("chance")),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ser_jax.errors import UserError
+from ser_jax.intervals import paired_test, speaker_bootstrap
 from ser_jax.metrics import (
     METRICS,
     ccc,
@@ -19,9 +20,7 @@ from ser_jax.metrics import (
     evaluate,
     macro_f1,
     mse,
-    paired_test,
     pearson,
-    speaker_bootstrap,
     uar,
     war,
 )

@@ -272,3 +272,50 @@ def test_texts_are_compared_without_case_punctuation_and_spaces():
     assert normalise_text("  Don’t  STOP—now… ") == normalise_text("don't stop, now!") == "dont stop now"
     assert normalise_text("Straße") == normalise_text("STRASSE")
     assert normalise_text("?!") == ""
+
+
+@given(rows=corpora, seed=st.integers(0, 5), name=st.sampled_from(["loso", "losso", "kfold"]))
+@settings(max_examples=12, deadline=None)
+def test_dev_of_utterances_is_a_tenth_of_every_label(rows, seed, name):
+    speakers, labels = zip(*rows)
+    table = _table(list(speakers), list(labels), session=[f"session {speaker}" for speaker in speakers])
+    protocol = make_protocol(name, table, "emotion", 3, seed, "utterances")
+    usual = make_protocol(name, table, "emotion", 3, seed)
+    label = dict(zip(table["id"], table["emotion"]))
+    assert [fold.test for fold in protocol.folds] == [fold.test for fold in usual.folds]
+    for fold in protocol.folds:
+        assert sorted(fold.train + fold.dev + fold.test) == sorted(table["id"])
+        for emotion in set(labels):
+            dev, known = (sum(label[i] == emotion for i in part) for part in (fold.dev, fold.train + fold.dev))
+            assert dev == (max(1, round(known / 10)) if known > 1 else 0)
+    assert "a random tenth of the training utterances, of each emotion alike" in protocol.description
+    order = np.random.default_rng(seed).permutation(len(table))
+    assert make_protocol(name, table.iloc[order], "emotion", 3, seed, "utterances").hash == protocol.hash
+
+
+def test_dev_of_utterances_differs_with_seed_and_fold_and_stays_from_version_to_version():
+    table = _table([f"s{i % 7}" for i in range(140)], [["angry", "happy", "sad"][i * i % 3] for i in range(140)])
+    table["valence"] = np.arange(140) / 7
+    first, second = (make_protocol("loso", table, "emotion", seed=seed, dev="utterances") for seed in (0, 1))
+    assert first.hash == "975b53d7063e66d8"  # as in test_folds_do_not_change_with_the_version_of_the_package
+    assert first.folds[0].dev != second.folds[0].dev
+    assert set(first.folds[0].dev) - set(first.folds[0].test + first.folds[1].dev + first.folds[1].test)
+    speaker = dict(zip(table["id"], table["speaker_id"]))
+    assert len({speaker[i] for i in first.folds[0].dev}) > 2  # random, not the first of a list
+    numbers = make_protocol("loso", table, "valence", dev="utterances")
+    assert "alike" not in numbers.description and {len(fold.dev) for fold in numbers.folds} == {12}
+
+
+def test_dev_of_utterances_where_the_corpus_or_the_file_has_its_own(tmp_path):
+    split = ["train"] * 20 + ["dev"] * 4 + ["test"] * 6
+    table = _table([f"s{i // 3}" for i in range(30)], split=split)
+    with pytest.raises(UsageError, match="--dev utterances: the corpus has its own dev part"):
+        make_protocol("official", table, "emotion", dev="utterances")
+    without = _table([""] * 30, split=["train"] * 20 + ["extra"] * 4 + ["test"] * 6)  # needs no speakers
+    fold = make_protocol("official", without, "emotion", dev="utterances").folds[0]
+    assert len(fold.dev) == 2 and len(fold.train) == 18 and len(fold.test) == 6
+    write_protocol(make_protocol("loso", table, "emotion"), tmp_path / "p.json")
+    with pytest.raises(UsageError, match="says which utterances are dev"):
+        make_protocol(str(tmp_path / "p.json"), table, "emotion", dev="utterances")
+    with pytest.raises(UsageError, match="did you mean 'utterances'"):
+        make_protocol("loso", table, "emotion", dev="utterance")

@@ -18,7 +18,8 @@ from ser_jax.heads.cross_validation import cross_validate
 from ser_jax.heads.layers import layer_sets
 from ser_jax.heads.linear import load_head
 from ser_jax.heads.selection import f_scores, strongest
-from ser_jax.metrics import ccc, mse, paired_test, pearson, speaker_bootstrap
+from ser_jax.intervals import paired_test, speaker_bootstrap
+from ser_jax.metrics import ccc, mse, pearson
 from ser_jax.protocols.protocol import Fold, Protocol
 from ser_jax.results import print_rows, read_rows
 

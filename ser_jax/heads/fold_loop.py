@@ -79,23 +79,38 @@ def _run_fold(data, fold, fitter, select, rule):
         model = fitter.fit(data.x[train], data.y[train], data.groups[train], dev[train], select)
     except UserError as error:
         raise UserError(f"fold {fold.name!r}: {error}") from None
+    scores = model.predict(data.x[test])[:, None] if fitter.predicts == "numbers" else model.scores(data.x[test])
+    names, prediction = decide(fitter.predicts, scores, data.units[test], model.classes, rule)
+    return tested(data, test, fold.name, fitter.predicts, names, prediction), model
+
+
+def decide(predicts, scores, units, classes, rule):
+    """(sorted units, the label or number of each) from float[N, K] scores of rows; for numbers K = 1."""
+    return average(scores[:, 0], units) if predicts == "numbers" else vote(scores, units, classes, rule)
+
+
+def tested(data, test, fold, predicts, names, prediction):
+    """The table of predictions of one fold.
+
+    Args:
+      data: a `Data`.
+      test: bool[N], the tested rows.
+      fold: its name.
+      predicts: "labels" or "numbers".
+      names, prediction: of `decide`.
+    """
     units, truth = data.units[test], data.y[test]
-    if fitter.predicts == "numbers":
-        names, prediction = average(model.predict(data.x[test]), units)
-        truth = average(truth, units)[1]
-    else:
-        names, prediction = vote(model.scores(data.x[test]), units, model.classes, rule)
-        truth = unit_labels(truth, units)[1]
+    truth = (average if predicts == "numbers" else unit_labels)(truth, units)[1]
     speaker = dict(zip(units[::-1], data.speakers[test][::-1]))
     audio = dict(zip(units[::-1], data.audio[test][::-1]))  # of the first piece, enough to tell recordings apart
     columns = {
         "id": names,
         "speaker_id": [speaker[name] for name in names],
         "audio_sha256": [audio[name] for name in names],
-        "fold": fold.name,
+        "fold": fold,
         "truth": truth,
         "prediction": prediction,
     }
-    value = "float64" if fitter.predicts == "numbers" else "str"
+    value = "float64" if predicts == "numbers" else "str"
     kinds = {name: value if name in ("truth", "prediction") else "str" for name in columns}
-    return pd.DataFrame(columns).astype(kinds), model
+    return pd.DataFrame(columns).astype(kinds)

@@ -1,11 +1,34 @@
 """The rows of a features file that a probe can use: those with a label or number, and those that its protocol names."""
 
+import dataclasses
+
 import numpy as np
 
 from ser_jax.errors import UsageError, UserError, suggestion
 
 _NO_LABELS = ("id", "text", "audio_sha256", "chunk_of")
 _NO_NUMBERS = ("chunk", "frame", "start", "end")
+
+
+def where(table, condition):
+    """bool[N]: the rows of a features table that a condition "COLUMN=VALUE[,VALUE]" (or "COLUMN!=…") keeps.
+
+    Raises:
+      UserError: no such column, or no row is left.
+    """
+    column, equal, values = condition.partition("=")
+    negated = column.endswith("!")
+    column = column.rstrip("!").strip()
+    if not equal or column not in table:
+        raise UsageError(
+            f"--where {condition}: expected COLUMN=VALUE with a column of the table{suggestion(column, table.columns)}"
+        )
+    found = table[column].astype(str).isin([value.strip() for value in values.split(",")])
+    keep = (~found if negated else found).to_numpy()
+    if not keep.any():
+        some = ", ".join(sorted(set(table[column].astype(str)))[:8])
+        raise UserError(f"--where {condition}: no row is left; {column} has the values {some}")
+    return keep
 
 
 def with_labels(features, target, classes=None):
@@ -114,7 +137,8 @@ def _text_columns(table):
 
 
 def _keep(features, target, wanted, values):
-    kept = features.rows(wanted)
+    # A file of frames may be large; it is not copied where all rows are wanted.
+    kept = dataclasses.replace(features) if wanted.all() else features.rows(wanted)
     kept.table[target] = values[wanted].to_numpy()
     bad = ~np.isfinite(kept.embedding).all(axis=1)
     if bad.any():

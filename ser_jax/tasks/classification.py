@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from ser_jax import losses, metrics
+from ser_jax import intervals, losses, metrics
 
 
 class Classification:
@@ -53,8 +53,8 @@ class Classification:
                 "n": len(y),
                 "n_speakers": len(known),
                 "definition": f"accuracy per {unit} (scores averaged over its pieces)",
-                "ci": list(metrics.speaker_bootstrap(y, prediction, clusters, "WAR")),
-                "ci_method": f"percentile bootstrap over speakers, {metrics.BOOTSTRAP_SAMPLES} resamples",
+                "ci": list(intervals.speaker_bootstrap(y, prediction, clusters, "WAR")),
+                "ci_method": f"percentile bootstrap over speakers, {intervals.BOOTSTRAP_SAMPLES} resamples",
                 "chance": float(np.bincount(y).max() / len(y)),
                 "classes": list(self.classes),
                 "confusion": metrics.confusion(y, prediction, range(len(self.classes))).tolist(),

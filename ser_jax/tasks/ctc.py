@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ser_jax import metrics
+from ser_jax import intervals, metrics
 from ser_jax.audio import mfcc, specaugment, waveform
 from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.data.pieces import cut
@@ -209,8 +209,8 @@ class CTCTask:
                 "n": len(ids),
                 "n_speakers": len(set(speakers) - {""}),
                 "definition": f"{metrics.METRICS[metric].definition}; {decoder} decoding",
-                "ci": list(metrics.speaker_bootstrap(references, found, clusters, metric)),
-                "ci_method": f"percentile bootstrap over speakers, {metrics.BOOTSTRAP_SAMPLES} resamples",
+                "ci": list(intervals.speaker_bootstrap(references, found, clusters, metric)),
+                "ci_method": f"percentile bootstrap over speakers, {intervals.BOOTSTRAP_SAMPLES} resamples",
                 "chance": min(trivial.values()),
                 "secondary": {f"{metric} of {name}": value for name, value in trivial.items()},
                 "examples": [{"id": ids[i], "reference": references[i], "hypothesis": found[i]} for i in shown],

@@ -8,12 +8,11 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax import metrics
+from ser_jax import intervals, metrics
 from ser_jax.audio import audeep, waveform
 from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.data.pieces import cut, random_crop
 from ser_jax.errors import UsageError
-from ser_jax.metrics import speaker_bootstrap
 
 CROPS = ("start", "random")
 
@@ -127,8 +126,8 @@ class ReconstructionTask:
             "n": len(ids),
             "n_speakers": len(set(speakers) - {""}),
             "definition": f"{RMSE.definition}; {trained.experiment.model.decoder} decoder, teacher-forced: {read}",
-            "ci": list(speaker_bootstrap(values, errors["reconstruction"], clusters, RMSE)),
-            "ci_method": f"percentile bootstrap over speakers, {metrics.BOOTSTRAP_SAMPLES} resamples",
+            "ci": list(intervals.speaker_bootstrap(values, errors["reconstruction"], clusters, RMSE)),
+            "ci_method": f"percentile bootstrap over speakers, {intervals.BOOTSTRAP_SAMPLES} resamples",
             "chance": rmse["mean frame"],
             "secondary": {"explained": 1 - (found / rmse["mean frame"]) ** 2,
                           **{f"RMSE of the {name}": value for name, value in rmse.items()}},
