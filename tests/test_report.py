@@ -399,6 +399,40 @@ def test_a_regression_shows_its_layers_and_the_spread_of_its_folds(tmp_path):
     assert cells[fold : fold + 8] == ["s1", "0.500", "0.300", "60", "s2", "—", "—", "9"]
 
 
+def seeded_row(**changes):
+    values = [0.60, 0.62, 0.61, 0.63]
+    pair = {"predictions": "bl.parquet", "a": 0.615, "b": 0.605, "difference": 0.01, "ci": [-0.01, 0.03], "p_value": 0.2, "n": 1440,
+            "n_speakers": 24, "seeds_only_there": [4], "seeds": {"names": [0, 1, 3], "values": [0.02, -0.004, 0.014], "mean": 0.01,
+                                                                 "min": -0.004, "max": 0.02, "std": 0.0125}}  # fmt: skip
+    found = {"UAR_seed_min": 0.6, "UAR_seed_max": 0.63, "UAR_seed_std": 0.0129, "UAR_seeds": values, "WAR": 0.6}
+    return probe_row(value=0.615, head="attentive_cnn", seeds=[0, 1, 2, 3], secondary=found, versus=pair,
+                     confusion=[[600.25, 119.75], [180, 1440]], **changes)  # fmt: skip
+
+
+def test_several_seeds_are_shown_with_their_spread_and_one_by_one(tmp_path):
+    text = render(tmp_path, seeded_row())
+    cells = [" ".join(cell.split()) for cell in Document(text).cells]
+    assert "61.5 [57.1, 65.5] 4 seeds 60.0 to 63.0, std 1.3" in cells
+    table = re.search(r"seed by seed</dt>.*?</table>", text, re.S)[0]
+    assert re.findall(r"<t[hd][^>]*>([^<]*)</t", table) == [
+        "seed", "UAR (%)", "difference (%)", "0", "60.0", "2.0", "1", "62.0", "−0.4", "2", "61.0", "—", "3", "63.0", "1.4"
+    ]  # fmt: skip
+    said = "Seed by seed: difference 1.0 on average, −0.4 to 2.0, std 1.2; above 0 with 2 of 3 seeds. Left out: seeds 4, only there."
+    assert said in text and "Thin marks: the seeds. " in text and "WAR (%) 60.0." in text
+    assert "mean of 4 seeds" in text and "83600.2" in cells and "891 440" in cells
+    with open(tmp_path / "report.csv", newline="", encoding="utf-8") as file:
+        (line,) = csv.DictReader(file)
+    assert (line["seed_min"], line["seed_max"], line["seed_std"]) == ("0.6", "0.63", "0.0129")
+    assert json.loads(line["versus.seeds.values"])[1] == -0.004 and line["versus.seeds.mean"] == "0.01"
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    one = {"UAR_seed_min": 0.6, "UAR_seed_max": 0.6, "UAR_seed_std": None, "UAR_seeds": [0.6], "WAR": 0.6}
+    pair = {"a": 0.6, "b": 0.5, "seeds": {"names": [0], "values": [0.1], "mean": 0.1, "min": 0.1, "max": 0.1, "std": None}}
+    text = render(tmp_path, probe_row(secondary=one, seeds=[0], versus=pair))
+    assert "WAR (%) 60.0." in text and "eed by seed" not in text and "1 seeds" not in text and "mean of" not in text
+
+
 def test_the_leaking_figure_stands_below_the_honest_one(tmp_path):
     leaky = regression_row(stamps=["LEAKY"]) | {"value": 0.2, "head": "ols selection=all-data"}
     ordered, _, _ = rows.read_rows([write_rows(tmp_path, leaky, regression_row(stamps=[]))])

@@ -18,6 +18,9 @@ LEADING = (
     "value",
     "ci_low",
     "ci_high",
+    "seed_min",
+    "seed_max",
+    "seed_std",
     "chance",
     "n",
     "n_speakers",
@@ -26,7 +29,10 @@ LEADING = (
 
 
 def flat(row):
-    """One row as {column: value}: nested objects by dots, lists of texts joined by ";", other lists as JSON."""
+    """One row as {column: value}: nested objects by dots, lists of texts joined by ";", other lists as JSON.
+
+    seed_min, seed_max, seed_std: of the row's metric over its seeds, also under `secondary`.
+    """
     result = {"result": row.name}
     interval = row["ci"] or [None, None]
 
@@ -39,6 +45,9 @@ def flat(row):
             result[prefix] = ";".join(value) if plain else json.dumps(value, ensure_ascii=False)
         else:
             result[prefix] = value
+
+    for key in ("min", "max", "std"):
+        result[f"seed_{key}"] = (row["secondary"] or {}).get(f"{row['metric']}_seed_{key}")
 
     for key, value in row.data.items():
         if key == "ci":

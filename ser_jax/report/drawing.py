@@ -38,13 +38,21 @@ STYLE = {
 
 
 class Picture:
-    """A drawn figure as bytes of PNG and as text of SVG."""
+    """A drawn figure as bytes of PNG and as text of SVG.
 
-    def __init__(self, figure, text, name):
+    Args:
+      text: the alternative text.
+      name: of the file, and of what must not be confused with that of other figures of the page.
+      dots: per inch, of what is an image inside the SVG (thousands of dots); None where nothing is.
+    """
+
+    def __init__(self, figure, text, name, dots=None):
         self.text, self.name = text, name
+        self.inches = round(float(figure.get_figwidth()), 2)
+        inside = {} if dots is None else {"dpi": dots}
         self.png = _save(figure, "png", dpi=200, metadata={"Software": None})
         self._svg = _save(
-            figure, "svg", name=name, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+            figure, "svg", name=name, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, **inside
         )
 
     def svg(self):

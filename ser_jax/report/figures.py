@@ -1,6 +1,6 @@
 """The figures of result rows and training logs; how they are drawn is in `drawing`."""
 
-from ser_jax.report import curves, tables
+from ser_jax.report import curves, seeds, tables
 from ser_jax.report.drawing import (
     ACCENT,
     ALERT,
@@ -48,7 +48,7 @@ def _metric_panel(axes, metric, groups, size):
         number(value)
         for group in groups.values()
         for row in group
-        for value in (row["value"], row["chance"], *(row["ci"] or []), *_fold_values(row))
+        for value in (row["value"], row["chance"], *(row["ci"] or []), *_marks(row))
     ]
     values = [value for value in values if value is not None]
     low = min(0.0, min(values) * 1.08)
@@ -72,9 +72,11 @@ def _metric_panel(axes, metric, groups, size):
             y += 0.44
 
 
-def _fold_values(row):
-    """Values of the folds of a row that gives their spread."""
-    values = [number(fold.get("value")) for fold in row["folds"] or []] if tables.summary(row)["spread"] else []
+def _marks(row):
+    """Values beside the one reported: those of the seeds, else of the folds of a row that gives their spread."""
+    values = seeds.values(row)
+    if not values and tables.summary(row)["spread"]:
+        values = [number(fold.get("value")) for fold in row["folds"] or []]
     return [value for value in values if value is not None]
 
 
@@ -94,8 +96,8 @@ def _metric_line(axes, row, y):
         axes.annotate("  " + stamps, (1, 0), xycoords=name, size=7, va="bottom", color=alert, weight="bold")
     _write(axes, 1, y + 0.16, printed, ha="right", size=9.5, bbox=PATCH)
     line, value, chance = y + 0.28, number(row["value"]), number(row["chance"])
-    folds = _fold_values(row)
-    axes.plot(folds, [line] * len(folds), "|", color=MUTED, ms=5, mew=0.8, alpha=0.7)
+    marks = _marks(row)
+    axes.plot(marks, [line] * len(marks), "|", color=MUTED, ms=5, mew=0.8, alpha=0.7)
     if interval:
         axes.plot(row["ci"], [line, line], color=colour, lw=2.2, solid_capstyle="butt")
     if chance is not None:
@@ -123,13 +125,14 @@ def confusion_picture(row):
         axes.set(xlabel="predicted", ylabel="truth")
         stamps = " ".join(stamp for stamp in row.stamps if stamp in tables.STAMPS)
         title = f"{row.name} {row['system'] or ''} · {name_of(row['corpus'])} {row['target'] or ''}"
-        title = short(clean(title), 48) + (f"\n{stamps}" if stamps else "")
+        below = " · ".join(filter(None, [seeds.mean_of(row), stamps]))
+        title = short(clean(title), 48) + (f"\n{below}" if below else "")
         axes.set_title(title, fontsize=10, color=WARN if row.synthetic else INK, loc="left")
         if not many:
             for i, line in enumerate(row["confusion"]):
                 for j, count in enumerate(line):
                     colour = PAPER if parts[i, j] > tables.DARK_SHARE else INK
-                    text = f"{100 * parts[i, j]:.0f}\n({count:g})"
+                    text = f"{100 * parts[i, j]:.0f}\n({tables.format_mean_count(count)})"
                     axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
         return Picture(figure, f"Confusion matrix of {row.name}, rows are the truth.", f"confusion_{row.name.lower()}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ser_jax.errors import UserError
+from ser_jax.report.feature_file import per_utterance, synthetic
 
 TARGETS = ("valence", "arousal")
 ORDERS = 1000  # the given one and 999 random ones
@@ -142,7 +143,7 @@ def study(path, orders=ORDERS, seed=0):
         raise UserError(f"{path}: no valence or arousal in it; the layer study needs ratings of the utterances")
     if all((table[target].groupby(table["speaker"]).count() < MIN_UTTERANCES).all() for target in targets):
         raise UserError(f"{path}: no speaker has {MIN_UTTERANCES} rated utterances; no correlation is defined")
-    speakers = sorted(set(table["speaker"]), key=_natural)
+    speakers = sorted(set(table["speaker"]), key=natural)
     maps, within, shared = {}, {}, {}
     for number, target in enumerate(targets):
         rated = table[target].notna().to_numpy()
@@ -160,13 +161,10 @@ def study(path, orders=ORDERS, seed=0):
         r = _mean_of_defined(np.stack([each.r.reshape(-1) for each in maps[target]]))
         maps[target].insert(0, _against_chance(r, mean, len(layers), int(rated.sum())))
         within[target], shared[target] = _curve(spread.mean()), _curve(_layer_means(mean, len(layers)))
-    corpus = features.metadata.get("corpus")
-    corpora = corpus if isinstance(corpus, list) else [corpus]
-    made = any(isinstance(part, dict) and part.get("synthetic") for part in corpora)
     return Study(
         str(path), features.metadata, layers, width, targets, ["mean over speakers", *speakers],
         maps, within, shared, len(table), int(table["seen"].sum()),
-        bool(made or features.metadata.get("pretrained_synthetic")),
+        synthetic(features.metadata),
     )  # fmt: skip
 
 
@@ -296,29 +294,12 @@ def _grid(features, path):
 
 def _utterances(features, path):
     """(table of speaker, ratings and `seen`, float32[N, D]), one row per utterance, the mean of its pieces."""
-    import pandas as pd
-
     spoken = (features.table["speaker_id"] != "").to_numpy()
     if not spoken.any():
         raise UserError(f"{path}: no speaker_id in it; the layer study is made speaker by speaker")
-    features = features.rows(spoken)
-    table, x = features.table, features.embedding
-    several = table["corpus"].nunique() > 1  # speakers are only unique within a corpus
-    speaker = table["corpus"] + " " + table["speaker_id"] if several else table["speaker_id"]
-    grouped = pd.DataFrame(
-        {"speaker": speaker, "unit": features.units, "seen": table["seen_in_pretraining"],
-         **{target: table[target] for target in TARGETS}}
-    ).groupby(["speaker", "unit"], sort=False)  # fmt: skip
-    units = grouped.agg({**dict.fromkeys(TARGETS, "mean"), "seen": "max"}).reset_index()
-    if len(units) < len(table):
-        group = grouped.ngroup().to_numpy()
-        order = np.argsort(group, kind="stable")
-        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        counts = np.diff(starts, append=len(order))[:, None]
-        x = (np.add.reduceat(x[order], starts, axis=0, dtype=np.float64) / counts).astype(np.float32)
-    return units, x
+    return per_utterance(features.rows(spoken), dict.fromkeys(TARGETS, "mean"))
 
 
-def _natural(name):
+def natural(name):
     """Sorts "s2" before "s10"."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]

@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 
-from ser_jax.report import layer_figures
+from ser_jax.report import feature_file, layer_figures
 from ser_jax.report.layer_study import BEYOND, LEVEL, ORDERS, OUTSIDE
 from ser_jax.report.tables import NOTHING, format_count, format_metric
 
@@ -104,15 +104,8 @@ def _unheard(study):
 
 
 def _facts(study):
-    metadata = study.metadata
-    checkpoint, corpus = metadata.get("checkpoint") or {}, metadata.get("corpus")
-    corpora = corpus if isinstance(corpus, list) else [corpus]
     pairs = [
-        ("features file", f"{study.file}, hash {metadata.get('features_hash')}"),
-        ("corpus", ", ".join(f"{part.get('name')} {part.get('fingerprint') or ''}".strip()
-                             for part in corpora if isinstance(part, dict))),
-        ("checkpoint", f"{checkpoint['hash']} (step {checkpoint.get('step')})" if checkpoint.get("hash") else ""),
-        ("pooling over time", str(metadata.get("pooling") or "")),
+        *feature_file.facts(study.file, study.metadata),
         ("utterances", f"{format_count(study.utterances)} of {len(study.views) - 1} speakers"),
         ("speakers without a map", ", ".join(_unheard(study))),
         ("pretrained on", f"{format_count(study.seen)} of these utterances, without their ratings" if study.seen else ""),

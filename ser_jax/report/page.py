@@ -44,6 +44,23 @@ def add_arguments(parser):
         help="with --layer-study: whose maps to draw as PNG (default: who has the most utterances); may be repeated",
     )
     parser.add_argument(
+        "--tsne",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FEATURES",
+        help="features file: t-SNE map of its utterances, by emotion, arousal, valence, gender and speaker; may be repeated",
+    )
+    parser.add_argument(
+        "--tsne-layers", metavar="NAMES", help="with --tsne: layers of the files, with commas between (default: all)"
+    )
+    parser.add_argument(
+        "--reconstructions",
+        type=Path,
+        metavar="CORPUS",
+        help="prepared corpus: what each autoencoder among the --workdir makes of a few of its utterances",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         default=Path("report.html"),
@@ -53,18 +70,32 @@ def add_arguments(parser):
 
 
 def run(args):
-    if not (args.results or args.workdir or args.layer_study):
-        raise UsageError("nothing to report; name results.jsonl files, or give --layer-study or --workdir")
-    if args.speaker and not args.layer_study:
-        raise UsageError("--speaker: whose maps? give --layer-study FEATURES too")
-    page, warnings = render(args.results, args.workdir, args.out, args.layer_study, args.speaker)
+    if not (args.results or args.workdir or args.layer_study or args.tsne):
+        raise UsageError("nothing to report; name results.jsonl files, or give --layer-study, --tsne or --workdir")
+    for option, value, needs in (
+        ("--speaker", args.speaker, "layer_study"),
+        ("--tsne-layers", args.tsne_layers, "tsne"),
+        ("--reconstructions", args.reconstructions, "workdir"),
+    ):
+        if value and not getattr(args, needs):
+            raise UsageError(f"{option}: of what? give --{needs.replace('_', '-')} too")
+    if args.reconstructions:
+        from ser_jax import sharding
+
+        sharding.use_compilation_cache()
+    page, warnings = render(
+        args.results, args.workdir, args.out, args.layer_study, args.speaker, args.tsne, args.tsne_layers,
+        args.reconstructions,
+    )  # fmt: skip
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(page)
     return DONE
 
 
-def render(results, workdirs, out, layer_studies=(), speakers=()):
+def render(
+    results, workdirs, out, layer_studies=(), speakers=(), projections=(), projected_layers=None, reconstructions=None
+):
     """Writes the page `out`, `<stem>.csv` and `<stem>_*.png`. Equal input files give equal output files.
 
     Args:
@@ -73,6 +104,9 @@ def render(results, workdirs, out, layer_studies=(), speakers=()):
       out: path of the page, ending in .html.
       layer_studies: features files of several layers; the cells of each go to `<stem>_layers_<number>.csv`.
       speakers: whose maps to draw as figures; by default the speaker with the most utterances.
+      projections: features files of which to make t-SNE maps; the places go to `<stem>_tsne_<number>.csv`.
+      projected_layers: which of their layers, with commas between; None = all.
+      reconstructions: prepared corpus, a few utterances of which the autoencoders among `workdirs` reconstruct, or None.
 
     Returns:
       (path of the page, warnings).
@@ -89,7 +123,9 @@ def render(results, workdirs, out, layer_studies=(), speakers=()):
     logs, more = reading.read_logs(workdirs)
     warnings += more
     studies = _studies(layer_studies, speakers)
-    text, pictures, tables = _build(rows, logs, studies, sources, warnings, out.stem)
+    maps = _projections(projections, projected_layers)
+    rebuilt = _reconstructions(logs, reconstructions)
+    text, pictures, tables = _build(rows, logs, studies, maps, rebuilt, sources, warnings, out.stem)
     try:
         for picture in pictures:
             with files.atomic_path(out.with_name(f"{out.stem}_{picture.name}.png")) as temporary:
@@ -108,10 +144,7 @@ def _studies(paths, speakers):
         return []
     from ser_jax.report import layer_study, layer_view
 
-    first = {}
-    for path in map(Path, paths):
-        first.setdefault(path.resolve(), path)
-    studies = [layer_study.study(path) for path in first.values()]
+    studies = [layer_study.study(path) for path in _each_once(paths)]
     known = [name for study in studies for name in study.views[1:]]
     for speaker in speakers:
         if speaker not in known:
@@ -119,12 +152,45 @@ def _studies(paths, speakers):
     return [layer_view.present(study, place, speakers) for place, study in enumerate(studies, 1)]
 
 
-def _build(rows, logs, studies, sources, warnings, stem):
+def _each_once(paths):
+    first = {}
+    for path in map(Path, paths):
+        first.setdefault(path.resolve(), path)
+    return list(first.values())
+
+
+def _projections(paths, layers):
+    """[(projection, picture, caption, facts)] of the t-SNE maps."""
+    if not paths:
+        return []
+    from ser_jax.report import feature_file, tsne, tsne_figures
+
+    names, found = tsne.check_layers(layers), []
+    for place, path in enumerate(_each_once(paths), 1):
+        each = tsne.project(path, names)
+        picture = tsne_figures.picture(each, f"tsne_{place}")
+        found.append((each, picture, tsne.caption(each), feature_file.facts(path, each.metadata)))
+    return found
+
+
+def _reconstructions(logs, corpus):
+    """[(reconstructions, picture, notes)] of each autoencoder."""
+    if corpus is None:
+        return []
+    from ser_jax.report import reconstruction_figures, reconstructions
+
+    return [
+        (each, reconstruction_figures.picture(each, f"reconstructions_{place}"), reconstructions.notes(each))
+        for place, each in enumerate(reconstructions.of_logs(logs, corpus), 1)
+    ]
+
+
+def _build(rows, logs, studies, maps, rebuilt, sources, warnings, stem):
     """(text of the page, pictures, {ending of the name: CSV text})."""
     import jinja2
     import markupsafe
 
-    from ser_jax.report import csv_table, curves, figures, layer_scores, layer_study, tables, transcripts
+    from ser_jax.report import csv_table, curves, figures, layer_scores, layer_study, seeds, tables, transcripts, tsne
 
     found = layer_scores.read_scores(rows, [layer for each in studies for layer in each["study"].layers])
     scores = _draw_scores(found)
@@ -138,6 +204,7 @@ def _build(rows, logs, studies, sources, warnings, stem):
     pictures += [picture for _, picture, _ in scores]
     for each in studies:
         pictures += [*each["maps"], each["curves"]]
+    pictures += [picture for _, picture, *_ in (*maps, *rebuilt)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -150,22 +217,26 @@ def _build(rows, logs, studies, sources, warnings, stem):
     script = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8") if studies else ""
     text = environment.get_template(TEMPLATE).render(
         t=tables,
+        seeds=seeds,
         rows=rows,
         several=several,
         single=single,
-        spread=any(tables.summary(row)["spread"] for row in several),
+        spread=any(tables.summary(row)["spread"] and not seeds.values(row) for row in several),
+        seeded=any(seeds.values(row) for row in several),
         legend=tables.stamp_legend(rows),
         metrics=metrics,
         studies=studies,
         orders=layer_study.ORDERS,
         scores=scores,
+        maps=maps,
+        rebuilt=rebuilt,
         examples=transcripts.sentences(rows),
         confusions=confusions,
         curves=[(log, picture, curves.training(log)) for log, picture in drawn],
         sources=sources,
         warnings=warnings,
         stem=stem,
-        contents=_contents(rows, sources, studies, logs),
+        contents=_contents(rows, sources, studies, maps, rebuilt, logs),
         synthetic=sum(row.synthetic for row in rows),
         script=markupsafe.Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
@@ -173,6 +244,8 @@ def _build(rows, logs, studies, sources, warnings, stem):
     csv = {"": csv_table.csv_text(rows)} if rows else {}
     for place, each in enumerate(studies, 1):
         csv[f"_layers_{place}"] = layer_study.cells(each["study"]).to_csv(index=False, float_format="%.6g")
+    for place, (each, *_) in enumerate(maps, 1):
+        csv[f"_tsne_{place}"] = tsne.as_csv(each)
     return (
         _encodable(text),
         [picture for picture in pictures if picture is not None],
@@ -198,7 +271,7 @@ def _draw_scores(found):
     return drawn
 
 
-def _contents(rows, sources, studies, logs):
+def _contents(rows, sources, studies, maps, rebuilt, logs):
     """What the page holds, as texts for its first line."""
 
     def count(number, what):
@@ -206,6 +279,8 @@ def _contents(rows, sources, studies, logs):
 
     texts = [f"{count(len(rows), 'result')} from {count(len(sources), 'file')}"] if rows else []
     texts += [f"layer study of {count(len(studies), 'features file')}"] if studies else []
+    texts += [count(len(maps), "t-SNE map")] if maps else []
+    texts += [f"reconstructions by {count(len(rebuilt), 'autoencoder')}"] if rebuilt else []
     return texts + ([f"learning curves of {count(len(logs), 'pretraining run')}"] if logs else [])
 
 

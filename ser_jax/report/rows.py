@@ -188,11 +188,13 @@ def _check_row(data, where):
     if ci is not None and not (isinstance(ci, list) and len(ci) == 2 and all(_is_number(end) for end in ci)):
         wrong("ci must be [low, high]")
     for key, kind in (("stamps", list), ("classes", list), ("folds", list), ("secondary", dict), ("confusion", list),
-                      ("examples", list)):
+                      ("examples", list), ("seeds", list)):
         if data.get(key) is not None and not isinstance(data[key], kind):
             wrong(f"{key} must be {'a list' if kind is list else 'an object'}")
     if any(not isinstance(stamp, str) for stamp in data.get("stamps") or []):
         wrong("stamps must be texts")
+    if any(isinstance(seed, dict | list) for seed in data.get("seeds") or []):
+        wrong("seeds must be numbers")
     for key in ("folds", "examples"):
         if any(not isinstance(part, dict) for part in data.get(key) or []):
             wrong(f"{key} must be objects")

@@ -67,6 +67,12 @@ def format_count(value):
     return NOTHING if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def format_mean_count(value):
+    """A count, or the mean of counts over seeds: 12345 -> '12 345', 83.4333 -> '83.4'."""
+    value = number(value)
+    return format_count(value) if value is None or value == round(value) else f"{value:,.1f}".replace(",", "\u202f")
+
+
 def format_interval(metric, ci):
     """The confidence interval as '[57.1, 65.5]', or "" where there is none."""
     if not ci or number(ci[0]) is None or number(ci[1]) is None:
@@ -96,7 +102,7 @@ def headline(rows):
         if not groups or groups[-1]["title"] != title:
             groups.append({"title": title, "rows": []})
         group = (kind, name_of(row["corpus"]), row["target"], row["metric"])
-        groups[-1]["rows"].append({**summary(row), "first": group != previous})
+        groups[-1]["rows"].append({**summary(row), "row": row, "first": group != previous})
         previous = group
     return groups
 
@@ -201,7 +207,7 @@ def confusion(row):
             {
                 "percent": NOTHING if part is None else f"{100 * part:.0f}",
                 "share": round(part or 0.0, 3),
-                "count": format_count(count),
+                "count": format_mean_count(count),
                 "class": _cell_class(part or 0.0, i == j),
             }
             for j, (count, part) in enumerate(zip(line, parts, strict=True))
@@ -237,6 +243,8 @@ def secondary(row):
     for name, value in (row["secondary"] or {}).items():
         metric = re.sub("(_fold_mean|_fold_std|_chance| of .*)$", "", name)
         spread = _spread(row, metric)
+        if re.search("_seed(_min|_max|_std|s)$", name):
+            continue  # in seeds.py
         if spread and name.endswith("_fold_mean"):
             pairs.append((f"{metric}{unit(metric)}", f"{spread} (mean ± std)"))
         elif not (spread and name.endswith("_fold_std")):
