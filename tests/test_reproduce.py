@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from iemocap_tree import write_iemocap
 
-from ser_jax import cli, reproduce
+from ser_jax import cli, papers
 from ser_jax.report.layer_study import study
 
 pytest.importorskip("espeakng_loader", reason="needs the [demo] extra")
@@ -25,12 +25,14 @@ def config():
 '''
 SMALL_PAPER = '''
 import dataclasses
-from ser_jax.reproduce import load
+from ser_jax.papers import Run, load
 
 def paper():
-    return dataclasses.replace(
-        load({tits!r}), reduced={net!r}, reduced_corpora={{"sentences": "--option sentences=matrix --option speakers=6 --option utterances=2"}},
-        reduced_corpus="--option speakers=6 --option utterances=8", reduced_sizes={{"select": 5}}, needs={{"egemaps": "no_such_package"}})
+    whole = load({tits!r})
+    run = Run(config={net!r}, reduced={net!r}, reduced_corpora={{"sentences": "--option sentences=matrix --option speakers=6 --option utterances=2"}})
+    features = whole.features | {{"egemaps": dataclasses.replace(whole.features["egemaps"], needs="no_such_package")}}
+    return dataclasses.replace(whole, runs={{"recogniser": run}}, features=features, reduced_sizes={{"select": "5"}},
+                               corpora={{"emotions": "--option speakers=6 --option utterances=8"}})
 '''
 
 
@@ -97,7 +99,7 @@ def test_on_a_miniature_iemocap(embedded, tmp_path):
                      "--max-rejects", "1"]) == 0
     (tmp_path / "small.py").write_text(SMALL_PAPER.format(tits=str(TITS), net=""))
     assert cli.main(["reproduce", str(tmp_path / "small.py"), "--corpus", str(tmp_path / "iemocap"), "--workdir",
-                     str(embedded / "run"), "--step", "last", "--out", str(tmp_path / "out")]) == 0
+                     str(embedded / "runs" / "recogniser"), "--step", "last", "--out", str(tmp_path / "out")]) == 0
     found = lines(tmp_path / "out")
     everything = {int(line["n"]) for line in found if line["table"].startswith("1") and line["n"]}
     agreed = {int(line["n"]) for line in found if line["table"].startswith("2") and line["n"]}
@@ -111,7 +113,7 @@ def test_on_a_miniature_iemocap(embedded, tmp_path):
 
 def test_a_step_that_fails_ends_the_chain_with_its_code(embedded, tmp_path, capsys):
     code = cli.main(["reproduce", str(TITS), "--corpus", str(embedded / "prepared" / "emotions"), "--workdir",
-                     str(embedded / "run"), "--step", "77", "--out", str(tmp_path / "out")])
+                     str(embedded / "runs" / "recogniser"), "--step", "77", "--out", str(tmp_path / "out")])
     assert code == 2
     assert "the step above ended with 2; mend that; run the same command again" in capsys.readouterr().err
     assert not (tmp_path / "out" / "table.csv").exists()
@@ -134,7 +136,7 @@ def test_wrong_use_is_one_line(arguments, said, capsys, monkeypatch, tmp_path):
 
 
 def test_every_comparison_of_the_paper_has_an_earlier_line():
-    paper = reproduce.load(TITS)
+    paper = papers.load(TITS)
     seen = set()
     for cell in paper.cells:
         assert not cell.versus or (cell.table, cell.versus, cell.column) in seen

@@ -6,7 +6,7 @@
     ser-jax reproduce configs/papers/tits2018.py --corpus prepared/iemocap --workdir runs/wavenet_union --out tits2018
 """
 
-from ser_jax.reproduce import Cell, Paper
+from ser_jax.papers import Cell, Exported, Paper, Run
 
 PROBE = "--protocol loso --target {} --head ols --metric MSE"
 SELECTED = " --select {select} --selection all-data"
@@ -29,25 +29,27 @@ def paper():
                               versus=VERSUS.get(row, "")))
     for target, published in TABLE_2.items():
         for row, (features, options) in SETS.items():
+            value, spread = published[row]
             cells.append(Cell("2 (majority label)", row, target, features,
-                              PROBE.format(target) + options + " --where emotion!=", *published[row], VERSUS.get(row, "")))
+                              PROBE.format(target) + options + " --where emotion!=", value, (spread,), VERSUS.get(row, "")))
     return Paper(
         name="tits2018",
         citation="Tits, El Haddad, Dutoit: ASR-based Features for Emotion Recognition: A Transfer Learning Approach, 2018",
-        pretraining="configs/pretrain/wavenet_union.py",
-        reduced="configs/pretrain/wavenet_espeak.py",
-        reduced_corpora={"espeak_matrix": "--option sentences=matrix --option speakers=48 --option utterances=20"},
-        reduced_corpus="--option speakers=12 --option utterances=30 --option seed=1",
-        features={"neural": "{workdir}", "egemaps": "--functionals eGeMAPSv02"},
-        needs={"egemaps": "opensmile"},
-        sizes={"select": 100},
-        reduced_sizes={"select": 25},  # of a quarter of the features
+        runs={"recogniser": Run(
+            config="configs/pretrain/wavenet_union.py",
+            reduced="configs/pretrain/wavenet_espeak.py",
+            reduced_corpora={"espeak_matrix": "--option sentences=matrix --option speakers=48 --option utterances=20"})},
+        corpora={"emotions": "--option speakers=12 --option utterances=30 --option seed=1"},
+        features={"neural": Exported("emotions", run="recogniser"),
+                  "egemaps": Exported("emotions", options="--functionals eGeMAPSv02", needs="opensmile")},
+        sizes={"select": "100"},
+        reduced_sizes={"select": "25"},  # of a quarter of the features
         statistic="MSE_fold_mean",
-        spread="MSE_fold_std",
+        beside=(("±", "MSE_fold_std"),),
         cells=tuple(cells),
         for_the_page=tuple(("neural", f"--protocol loso --target {target} --head ols --metric CCC --layers each")
                            for target in ("arousal", "valence")),
-        map_features="neural",
+        pictures=(("--layer-study", "neural"),),
         remarks=(
             "Table 1 is missing from the text of the paper that is at hand: there are no figures of the paper beside ours.",
             "Table 2 says variance and the text standard deviation; 0.069 is taken as a standard deviation over the speakers.",
