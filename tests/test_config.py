@@ -12,10 +12,12 @@ from training import metrics, steps_of
 from ser_jax import config
 from ser_jax.config import Data, Experiment, Optim, Train
 from ser_jax.errors import UsageError
+from ser_jax.models.autoencoder import AutoencoderConfig
 from ser_jax.models.sample_cnn import SampleCNNConfig
 from ser_jax.models.wavenet import WaveNetConfig
 from ser_jax.tasks.ctc import CTCConfig
 from ser_jax.tasks.gender import GenderConfig
+from ser_jax.tasks.reconstruction import ReconstructionConfig
 from ser_jax.train import train
 
 FILES = sorted(Path(__file__).parents[1].joinpath("configs").rglob("*.py"))
@@ -28,6 +30,8 @@ SHRINK = {
     GenderConfig: {"crop_seconds": 0.1, "min_samples": 1_000},
     WaveNetConfig: {"channels": 4, "kernel": 3, "dilations": (1,)},
     CTCConfig: {"bucket_seconds": (2.0,)},
+    AutoencoderConfig: {"units": 4},
+    ReconstructionConfig: {"bucket_seconds": (0.5,)},
 }
 
 

@@ -4,6 +4,7 @@ import importlib
 import inspect
 
 from ser_jax.errors import UsageError, suggestion
+from ser_jax.options import convert
 
 READERS = {
     "librispeech": "ser_jax.corpora.librispeech:LibriSpeech",
@@ -60,12 +61,7 @@ def takes_option(name, option):
 def _convert(name, key, value, default):
     if not isinstance(value, str) or isinstance(default, str) or default is None or default is inspect.Parameter.empty:
         return value
-    if isinstance(default, bool):
-        if value.lower() in ("true", "1", "yes", "false", "0", "no"):
-            return value.lower() in ("true", "1", "yes")
-    else:
-        try:
-            return type(default)(value)
-        except ValueError:
-            pass
-    raise UsageError(f"{name}: option {key}={value} is not of type {type(default).__name__}")
+    try:
+        return convert(value, type(default))
+    except ValueError:
+        raise UsageError(f"{name}: option {key}={value} is not of type {type(default).__name__}") from None

@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 
 from ser_jax.errors import UsageError, UserError
+from ser_jax.heads import FoldsOutcome
 from ser_jax.heads.bins import BINS, bins
 from ser_jax.heads.replicas import Replica, Schedule, train_replicas
 from ser_jax.models.attentive_cnn import AttentiveCNN, AttentiveCNNConfig
@@ -63,23 +64,6 @@ class AttentiveOptions:
     @property
     def schedule(self):
         return Schedule(self.epochs, self.batch_size, self.patience)
-
-
-@dataclasses.dataclass(frozen=True)
-class FoldsOutcome:
-    """What a seeded head says of the test rows of all folds.
-
-    Attributes:
-      labels: sorted, length K.
-      scores: for each seed {fold: (ids, float64[M, K])}, greater = more of that label.
-      chosen: for each seed {fold: JSON-able facts on the choice of the epoch}.
-      representations: for each seed {fold: float32[M, R]}, rows as in `scores`.
-    """
-
-    labels: list
-    scores: list
-    chosen: list
-    representations: list
 
 
 class AttentiveHead:
