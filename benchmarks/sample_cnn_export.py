@@ -99,7 +99,7 @@ def forward(trained, batch, seconds, rounds, threads):
             for last in (False, True)}
 
     def ours():
-        return np.asarray(embedder._forward(*embedder._weights, sharding.put(arrays, embedder.mesh))[0])
+        return np.asarray(embedder._forward(*embedder._weights, sharding.put(arrays, embedder.devices.mesh))[0])
 
     def theirs(net):
         with torch.inference_mode():
@@ -144,11 +144,11 @@ def end_to_end(trained, corpus, folder, batch_size, rounds, seconds=5.0):
     loaded = [batches.load(corpus.speech, *group, batch_size) for group in groups]
     for size in {length for length, _ in groups}:
         example = next(arrays for arrays in loaded if arrays["speech"].shape[1] == size)
-        jax.block_until_ready(embedder._forward(*embedder._weights, sharding.put(example, embedder.mesh)))
+        jax.block_until_ready(embedder._forward(*embedder._weights, sharding.put(example, embedder.devices.mesh)))
     compiling = time.perf_counter() - begin
 
     def bare():
-        outputs = [embedder._forward(*embedder._weights, sharding.put(arrays, embedder.mesh)) for arrays in loaded]
+        outputs = [embedder._forward(*embedder._weights, sharding.put(arrays, embedder.devices.mesh)) for arrays in loaded]
         jax.block_until_ready(outputs)
 
     def whole():

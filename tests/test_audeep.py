@@ -45,8 +45,9 @@ def reference(x, clip_db=-60.0):
 
 
 def batch(rows, size):
-    """Rows of different lengths in one array; the padding is full of what must not be heard."""
+    """Rows of different lengths in one array; the padding is full of what must not be heard, loud and faint."""
     x = np.random.default_rng(9).uniform(-1, 1, (len(rows), size)).astype(np.float32)
+    x *= np.where(np.arange(size) // 2_000 % 2, 1e-4, 1).astype(np.float32)
     for i, row in enumerate(rows):
         x[i, :len(row)] = row
     return x, np.arange(size) < np.array([len(row) for row in rows])[:, None]

@@ -36,7 +36,8 @@ def _read(path):
 @given(
     embedding=arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 4)),
                      elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
-    words=st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=6), min_size=1, max_size=3),
+    words=st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=6),
+                   min_size=1, max_size=3),
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip_is_exact(request, tmp_path, suffix, embedding, words):
@@ -156,12 +157,14 @@ def _data_set(module, path, features, dims, **variables):
 def test_data_sets_of_audeep_are_read(netcdf, tmp_path):
     values = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
     names = np.array(["a.wav", "b.wav", "b.wav", "c.wav"], object)
-    common = {"filename": names, "chunk_nr": np.array([0, 0, 1, 0]), "cv_folds": np.array([[0, 1], [1, 0], [1, 0], [0, 0]])}
+    common = {"filename": names, "chunk_nr": np.array([0, 0, 1, 0]),
+              "cv_folds": np.array([[0, 1], [1, 0], [1, 0], [0, 0]])}
     _data_set(netcdf, tmp_path / "a.nc", values, ["generated"], **common, partition=np.array([0, 1, 1, 2]),
               label_nominal=np.array(["sad", "happy", "happy", "sad"], object), label_numeric=np.array([1, 0, 0, 1]))
     found = _read(tmp_path / "a.nc")
     assert (found.embedding == values).all() and found.table["id"].tolist() == names.tolist()
-    assert found.table["chunk"].tolist() == [0, 0, 1, 0] and found.table["split"].tolist() == ["train", "dev", "dev", "test"]
+    assert found.table["chunk"].tolist() == [0, 0, 1, 0]
+    assert found.table["split"].tolist() == ["train", "dev", "dev", "test"]
     assert found.table["emotion"].tolist() == ["sad", "happy", "happy", "sad"]
     assert found.table[["label_numeric", "cv_fold_1", "cv_fold_2"]].to_numpy().tolist() == [
         [1, 0, 1], [0, 1, 0], [0, 1, 0], [1, 0, 0]]
@@ -176,8 +179,8 @@ def test_data_sets_of_audeep_are_read(netcdf, tmp_path):
 
 
 def test_a_data_set_that_is_written_has_what_audeep_looks_for(netcdf, tmp_path):
-    table = pd.DataFrame({"id": ["a", "b", "c"], "emotion": ["sad", "happy", "sad"], "split": ["train", "devel", "test"],
-                          "cv_fold_1": [0, 1, 0]})
+    table = pd.DataFrame({"id": ["a", "b", "c"], "emotion": ["sad", "happy", "sad"],
+                          "split": ["train", "devel", "test"], "cv_fold_1": [0, 1, 0]})
     write_features(Features(table, np.ones((3, 2)), {}), tmp_path / "f.nc")
     with netcdf.Dataset(str(tmp_path / "f.nc")) as file:
         assert file.data_model == "NETCDF4" and json.loads(file.feature_dims) == ["generated"]

@@ -146,7 +146,8 @@ def test_frames_survive_files_that_are_written_and_read_in_slices(tmp_path, suff
     (rows, steps, size), counts = shape, rng.integers(0, shape[1] + 1, shape[0])
     values, vectors = rng.standard_normal(shape), rng.standard_normal((rows, 2)).astype(np.float32)
     layer = layer_of(values, counts)
-    columns = [*layer_columns(["ae"], [2]), {"layer": "mel", "start": 2, "stop": 2 + layer.shape[1], "frames": [steps, size]}]
+    columns = [*layer_columns(["ae"], [2]),
+               {"layer": "mel", "start": 2, "stop": 2 + layer.shape[1], "frames": [steps, size]}]
     features, path = _features(np.concatenate([vectors, layer], axis=1), columns), tmp_path / f"f{suffix}"
     whole = content_hash(features)
     with pytest.MonkeyPatch.context() as patch:

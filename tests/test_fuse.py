@@ -1,4 +1,4 @@
-"""Files side by side: every value under its own id and layer, and the extractor known by what it is, not by file names."""
+"""Files side by side: every value under its own id and layer, the extractor known by what it is, not by file names."""
 
 import csv
 import os
@@ -22,10 +22,11 @@ def _write(path, embedding, ids=IDS, *, columns=None, kind="autoencoder", checkp
     path.parent.mkdir(parents=True, exist_ok=True)
     embedding = np.asarray(embedding, np.float32)
     columns = layer_columns(["representation"], [embedding.shape[1]]) if columns is None else columns
-    table = pd.DataFrame({"id": ids, "speaker_id": [name[-1] for name in ids], "emotion": "sad", **metadata.pop("table", {})})
-    about = {"kind": kind, "layer": ",".join(column["layer"] for column in columns), "columns": columns, "pooling": "mean",
-             "checkpoint": checkpoint and {"hash": checkpoint}, "corpus": corpus and {"name": corpus, "fingerprint": corpus},
-             **metadata}
+    table = pd.DataFrame({"id": ids, "speaker_id": [name[-1] for name in ids], "emotion": "sad",
+                          **metadata.pop("table", {})})
+    about = {"kind": kind, "layer": ",".join(column["layer"] for column in columns), "columns": columns,
+             "pooling": "mean", "checkpoint": checkpoint and {"hash": checkpoint},
+             "corpus": {"name": corpus, "fingerprint": corpus}, **metadata}
     write_features(Features(table, embedding, about), path)
     return path
 
@@ -62,12 +63,14 @@ def test_each_value_stands_under_its_id_and_layer(tmp_path, capsys):
     first = dict(zip(pieces["id"][::2], both[::2]))
     assert (found.select_layers(["encoder", "representation"]).embedding == [first[name] for name in IDS]).all()
     assert found.table["seen_in_pretraining"].tolist() == [name == "u2" for name in IDS]
-    assert set(found.table["end"]) == {9.0} and set(found.table["emotion"]) == {"sad"} and not found.table["chunk"].any()
+    assert set(found.table["end"]) == {9.0} and set(found.table["emotion"]) == {"sad"}
+    assert not found.table["chunk"].any()
     metadata = found.metadata
     assert (metadata["kind"], metadata["pooling"], metadata["chunk_seconds"]) == ("fused", None, 7.5)
     assert metadata["corpus"] == {"name": "one", "fingerprint": "one"}
     assert [part["kind"] for part in metadata["fused"]] == ["frames", "autoencoder"]
-    assert [column["from"] for column in metadata["columns"]] == [[0, "logmel26"], [1, "encoder"], [1, "representation"]]
+    assert [column["from"] for column in metadata["columns"]] == [
+        [0, "logmel26"], [1, "encoder"], [1, "representation"]]
     assert metadata["fused"][1]["features_hash"] == read_features(tmp_path / "ae.npz").metadata["features_hash"]
 
 
@@ -102,7 +105,8 @@ def test_equal_extractors_on_two_corpora_make_one_extractor(tmp_path):
     one, two = tmp_path / "one" / "fused_iemocap.parquet", tmp_path / "two" / "fused_msp.parquet"
     assert _hash(one) == _hash(two) and _hash(one, [1, 0]) == _hash(two, [1, 0])
     assert len({_hash(one, layers) for layers in (None, [0, 1], [0, 2], [1, 0], [1])}) == 5
-    assert read_features(one).layers[1] == "iemocap_30.representation" and read_features(two).layers[1].startswith("msp_30.")
+    assert read_features(one).layers[1] == "iemocap_30.representation"
+    assert read_features(two).layers[1] == "msp_30.representation"
     model = LinearModel(np.zeros(15), np.ones(15), np.zeros((2, 15)), np.zeros(2), ["a", "b"])
     save_head(model, tmp_path / "head.npz", read_features(one).metadata)
     assert load_head(tmp_path / "head.npz", read_features(two)).classes == ["a", "b"]
@@ -116,8 +120,8 @@ def test_equal_extractors_on_two_corpora_make_one_extractor(tmp_path):
     assert _hash(again / "c.parquet", [0, 1, 3]) == _hash(one)
 
     _write(again / "other.parquet", _vectors(0), checkpoint="ae99")
-    fuse.export([tmp_path / "one" / "iemocap.parquet", tmp_path / "one" / "iemocap_30.parquet", again / "other.parquet"],
-                again / "d.parquet")
+    fuse.export([tmp_path / "one" / "iemocap.parquet", tmp_path / "one" / "iemocap_30.parquet",
+                 again / "other.parquet"], again / "d.parquet")
     assert _hash(again / "d.parquet") != _hash(one)
     with pytest.raises(UserError, match="fitted on features of another extractor"):
         load_head(tmp_path / "head.npz", read_features(again / "d.parquet"))

@@ -1,8 +1,8 @@
 """auDeep's files (Freitag et al. 2017): its CSV, its ARFF, and the netCDF-4 of its data sets, read and written.
 
-They hold filename, chunk_nr, label_nominal, label_numeric and values, netCDF also the partition and folds; here these are
-id, chunk, emotion, a column `label_numeric`, and split and columns `cv_fold_1`, … (0 trained on, 1 validated). Nothing else
-of a features file is in them. netCDF needs the extra [audeep].
+They hold filename, chunk_nr, label_nominal, label_numeric and values, netCDF also the partition and folds; here these
+are id, chunk, emotion, a column `label_numeric`, and split and columns `cv_fold_1`, … (0 trained on, 1 validated).
+Nothing else of a features file is in them. netCDF needs the extra [audeep].
 """
 
 import io
@@ -171,28 +171,39 @@ def netcdf4():
 
 
 def write_netcdf(features, metadata, path):
-    about, values, table = _about(features, path), features.embedding, features.table
+    about, module = _about(features, path), netcdf4()
+    with atomic_path(path) as temporary:
+        try:
+            with module.Dataset(str(temporary), "w", format="NETCDF4") as file:
+                _fill(file, about, features)
+        except RuntimeError as error:  # as the library tells of a full disk, among others
+            raise UserError(f"{path}: cannot be written ({error}); free some space and run the same command again"
+                            ) from None
+
+
+def _fill(file, about, features):
+    """Dimensions, variables and attributes of auDeep's data set, as xarray writes them."""
+    values, table = features.embedding, features.table
     folds = [name for name in table if re.fullmatch(r"cv_fold_\d+", name)]
     partition = table["split"].map(PARTITIONS)
     numbers = {CHUNK: about[CHUNK], NUMERIC: about[NUMERIC],
                "partition": partition if partition.notna().all() else np.full(len(table), np.nan)}
     labels = dict(sorted({(label, number) for label, number in zip(about[NOMINAL], about[NUMERIC]) if label}))
-    with atomic_path(path) as temporary, netcdf4().Dataset(str(temporary), "w", format="NETCDF4") as file:
-        for name, size in (("instance", len(values)), ("fold", len(folds)), ("generated", values.shape[1])):
-            file.createDimension(name, size)
-        for name in (FILENAME, NOMINAL):
-            file.createVariable(name, str, ("instance",))[:] = about[name].to_numpy(dtype=object)
-        for name, column in numbers.items():
-            column = np.asarray(column, np.float64)
-            kind = "f8" if np.isnan(column).any() or (column % 1).any() else "i8"
-            file.createVariable(name, kind, ("instance",))[:] = column
-        kept = file.createVariable("cv_folds", "i8", ("instance", "fold"))
-        if folds:
-            kept[:] = table[folds].to_numpy(np.int64)
-        file.createVariable("features", "f4", ("instance", "generated"))[:] = values
-        file.feature_dims = json.dumps(["generated"])
-        if labels and all(float(number).is_integer() for number in labels.values()):
-            file.label_map = json.dumps([[label, int(number)] for label, number in labels.items()])
+    for name, size in (("instance", len(values)), ("fold", len(folds)), ("generated", values.shape[1])):
+        file.createDimension(name, size)
+    for name in (FILENAME, NOMINAL):
+        file.createVariable(name, str, ("instance",))[:] = about[name].to_numpy(dtype=object)
+    for name, column in numbers.items():
+        column = np.asarray(column, np.float64)
+        kind = "f8" if np.isnan(column).any() or (column % 1).any() else "i8"
+        file.createVariable(name, kind, ("instance",))[:] = column
+    kept = file.createVariable("cv_folds", "i8", ("instance", "fold"))
+    if folds:
+        kept[:] = table[folds].to_numpy(np.int64)
+    file.createVariable("features", "f4", ("instance", "generated"))[:] = values
+    file.feature_dims = json.dumps(["generated"])
+    if labels and all(float(number).is_integer() for number in labels.values()):
+        file.label_map = json.dumps([[label, int(number)] for label, number in labels.items()])
 
 
 def read_netcdf(path):
@@ -235,12 +246,12 @@ def _about(features, path):
     if numeric is None:
         numbers = {label: number for number, label in enumerate(sorted(set(table["emotion"]) - {""}))}
         numeric = table["emotion"].map(numbers)
-    print(f"{path}: holds what auDeep's files hold, not speakers, texts and metadata; keep the features file it is made of",
-          file=sys.stderr)
+    print(f"{path}: holds what auDeep's files hold, not speakers, texts and metadata; keep the features file it is made "
+          "of", file=sys.stderr)
     pieces = table["id"].value_counts()
     if pieces.nunique() > 1:
-        print(f"{path}: from {pieces.min()} to {pieces.max()} pieces of an utterance: auDeep wants the same number of each to "
-              "fuse or validate them", file=sys.stderr)
+        print(f"{path}: from {pieces.min()} to {pieces.max()} pieces of an utterance: auDeep wants the same number of each "
+              "to fuse or validate them", file=sys.stderr)
     return pd.DataFrame({FILENAME: table["id"], CHUNK: table["chunk"], NOMINAL: table["emotion"],
                          NUMERIC: pd.to_numeric(numeric).astype(np.float64)})
 

@@ -34,8 +34,8 @@ class Devices:
         """Yields (pieces of a batch, its results as numpy) until all pieces are through, in an order of its own.
 
         Args:
-          forward: {"speech": int16[B, T], "length": int32[B]} -> tuple of arrays whose rows are those of the batch; jitted.
-            There may be rows without a piece behind the others.
+          forward: {"speech": int16[B, T], "length": int32[B]} -> tuple of arrays whose rows are those of the batch;
+            jitted. There may be rows without a piece behind the others.
           speech_of: row -> int16[T].
           pieces: list[batches.Piece].
           seconds: length of the pieces, None if it is that of the utterances.

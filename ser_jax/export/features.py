@@ -3,11 +3,12 @@
 Formats, by the end of the name: `.parquet` (of choice: column `embedding` is FixedSizeList<float32>, metadata is JSON
 under the schema key `ser_jax`), `.npz` (one array per column, no pickle) and `.csv` (columns e0, e1, …; metadata in
 `<file>.json` beside it). Float32 values survive each of them bit for bit. A file made elsewhere needs only `id` and the
-embedding. auDeep's formats, `.audeep.csv` (or .csv with its header), `.arff` and `.nc`, hold less: see `export.audeep`. With a column `frame` (pooling "none") a piece of an utterance has one row per frame. An embedding may be
+embedding. With a column `frame` (pooling "none") a piece of an utterance has one row per frame. An embedding may be
 several layers side by side: metadata `columns` = [{"layer", "start", "stop"}, …] names the values of each, in order.
+auDeep's formats, `.audeep.csv` (or a .csv with its header), `.arff` and `.nc`, hold less: see `export.audeep`.
 
-A layer may hold the frames of an utterance: an entry of `columns` with "frames": [T, D] stands for 1 + T·D values, first
-the number n of frames that the utterance has (at most T), then T rows of D values, zero beyond the first n.
+A layer may hold the frames of an utterance: an entry of `columns` with "frames": [T, D] stands for 1 + T·D values,
+first the number n of frames that the utterance has (at most T), then T rows of D values, zero beyond the first n.
 """
 
 import dataclasses
@@ -113,8 +114,8 @@ class Features:
         wrong = ~((counts >= 0) & (counts <= steps) & (counts == np.floor(counts)))
         if wrong.any():
             row = int(wrong.argmax())
-            raise UserError(f"layer {layer} of {self.table['id'].iloc[row]!r} has {counts[row]:g} frames of {steps}: not "
-                            "written by `ser-jax export`?")
+            raise UserError(f"layer {layer} of {self.table['id'].iloc[row]!r} has {counts[row]:g} frames of {steps}: "
+                            "not written by `ser-jax export`?")
         values = self.embedding[:, column["start"] + 1:column["stop"]].reshape(len(counts), steps, size)
         return values, counts.astype(np.int64)
 
@@ -195,11 +196,11 @@ def check_writable(features, path):
       UserError: layers of frames in other than OF_FRAMES, rows per step in one of AUDEEP.
     """
     if "frame" in features.table and format_of(path) in AUDEEP:
-        raise UserError(f"{path}: one row per step (pooling none), where {format_of(path)} has one per piece; the name must "
-                        f"end in {', '.join(FORMATS)}")
+        raise UserError(f"{path}: one row per step (pooling none), where {format_of(path)} has one per piece; the name "
+                        f"must end in {', '.join(FORMATS)}")
     if features.frame_layers and path.suffix not in OF_FRAMES:
-        raise UserError(f"{path}: layer {features.frame_layers[0]} holds frames, too many values for {path.suffix}; the name "
-                        f"must end in {' or '.join(OF_FRAMES)}")
+        raise UserError(f"{path}: layer {features.frame_layers[0]} holds frames, too many values for {path.suffix}; the "
+                        f"name must end in {' or '.join(OF_FRAMES)}")
 
 
 def content_hash(features):

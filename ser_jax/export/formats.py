@@ -1,7 +1,7 @@
 """Our formats of a features file: .parquet, .npz and .csv; see `ser_jax.export.features` for what they hold.
 
-A reader gives (pandas table of the columns as they are, float[N, D], metadata or None); a writer is atomic. The embedding
-is in memory once, besides a slice of it: corpora of 10,000 utterances of 20,000 values are meant to pass.
+A reader gives (pandas table of the columns as they are, float[N, D], metadata or None); a writer is atomic. In .parquet
+and .npz the embedding is in memory once, besides a slice of it: 10,000 utterances of 20,000 values are meant to pass.
 """
 
 import json

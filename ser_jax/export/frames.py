@@ -57,8 +57,8 @@ def export(name, corpus, out, *, seconds=None, batch_size=32, max_rejects=0.01, 
     size = 0 if seconds == "whole" else round(seconds * SAMPLE_RATE)
     steps = int(spec.num_frames(size))
     if steps < 1:
-        raise UsageError(f"--chunk-seconds {seconds}: give at least the {spec.min_samples / SAMPLE_RATE:g} s of one frame; "
-                         "frames are of the same number for all utterances")
+        raise UsageError(f"--chunk-seconds {seconds}: give at least the {spec.min_samples / SAMPLE_RATE:g} s of one "
+                         "frame; frames are of the same number for all utterances")
     lengths = corpus.index["num_samples"].tolist()
     metadata = {
         "kind": "frames",

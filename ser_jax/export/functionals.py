@@ -68,7 +68,8 @@ def _not_finite(features):
     import numpy as np
 
     finite, names = np.isfinite(features.embedding), np.array(features.metadata["names"])
-    return {int(row): "not finite: " + ", ".join(names[~finite[row]][:3]) for row in np.flatnonzero(~finite.all(axis=1))}
+    return {int(row): "not finite: " + ", ".join(names[~finite[row]][:3])
+            for row in np.flatnonzero(~finite.all(axis=1))}
 
 
 def _default_jobs():

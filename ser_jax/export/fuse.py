@@ -12,7 +12,7 @@ import numpy as np
 from ser_jax import results
 from ser_jax.errors import UsageError, UserError
 from ser_jax.export.features import Features, check_writable, read_features, write_features
-from ser_jax.export.layers import side_by_side
+from ser_jax.export.layers import layer_columns, side_by_side
 from ser_jax.export.parts import check_out, check_rejects
 
 
@@ -53,12 +53,13 @@ def export(paths, out, max_rejects=None):
 
 def _first_pieces(features, path):
     if "frame" in features.table:
-        raise UserError(f"{path}: has one row per step (pooling none), which cannot stand beside others; export it pooled")
+        raise UserError(f"{path}: has one row per step (pooling none), which cannot stand beside others; export it "
+                        "pooled")
     first = (features.table["chunk"] == 0).to_numpy()
     if first.all():
         return features
-    print(f"{path}: {int((~first).sum())} rows of later pieces are left out; the first piece of each utterance is taken",
-          file=sys.stderr)
+    print(f"{path}: {int((~first).sum())} rows of later pieces are left out; the first piece of each utterance is "
+          "taken", file=sys.stderr)
     return features.rows(first)
 
 
@@ -115,8 +116,8 @@ def _names(paths):
 def _fused(several, names, ids, corpus):
     """The files side by side, rows in the order of `ids`.
 
-    In the metadata, `fused` are those of the files, and each layer tells by "from": [number of the file, layer there] where
-    it comes from, whatever it is called here.
+    In the metadata, `fused` are those of the files, and each layer tells by "from": [number of the file, layer there]
+    where it comes from, whatever it is called here.
     """
     import pandas as pd
 
@@ -124,8 +125,7 @@ def _fused(several, names, ids, corpus):
     for number, features in enumerate(several):
         orders.append(pd.Index(features.table["id"]).get_indexer(ids))
         size = features.embedding.shape[1]
-        given = features.metadata.get("columns") or [{"layer": features.metadata.get("layer") or names[number], "start": 0,
-                                                      "stop": size}]
+        given = features.metadata.get("columns") or layer_columns([features.metadata.get("layer") or names[number]], [size])
         columns += [{**column, "from": [number, column["layer"]]} for column in given]
         same = np.array_equal(orders[-1], np.arange(len(features.table)))
         blocks.append(features.embedding if same else features.embedding[orders[-1]])
@@ -141,7 +141,8 @@ def _fused(several, names, ids, corpus):
     ordered = [features.table.iloc[order].reset_index(drop=True) for features, order in zip(several, orders)]
     table = ordered[lead].assign(
         seen_in_pretraining=np.any([each["seen_in_pretraining"] for each in ordered], axis=0),
-        start=np.fmin.reduce([each["start"] for each in ordered]), end=np.fmax.reduce([each["end"] for each in ordered]))
+        start=np.fmin.reduce([each["start"] for each in ordered]),
+        end=np.fmax.reduce([each["end"] for each in ordered]))
     metadata = {
         "kind": "fused",
         "linguistic": any(bool(part.get("linguistic")) for part in parts),

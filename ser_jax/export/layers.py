@@ -20,8 +20,8 @@ def side_by_side(columns):
 
 
 def extractor_hash(metadata, dimension):
-    """Hash of what made the embedding: checkpoint or front end, layers, pooling, chunking, size; equal for any corpus and
-    package version. Fused features are of one extractor if their layers are, whatever the files were called."""
+    """Hash of what made the embedding: checkpoint or front end, layers, pooling, chunking, size; equal for any corpus
+    and package version. Fused features are of one extractor if their layers are, whatever the files were called."""
     if metadata.get("fused"):
         return canonical_hash(["fused", *(_extractor_of_fused(metadata, column) for column in metadata["columns"])])
     made = {key: metadata.get(key) for key in EXTRACTOR_KEYS}
@@ -54,7 +54,8 @@ def check_layers(columns, dimension):
         if column.get("frames"):
             steps, size = column["frames"]
             if column["stop"] - column["start"] != 1 + steps * size:
-                raise ValueError(f"metadata columns name {column['frames']} frames in other than 1 + {steps * size} values")
+                raise ValueError(f"metadata columns name {column['frames']} frames in other than 1 + "
+                                 f"{steps * size} values")
         stop = column["stop"]
         seen.add(column["layer"])
     if stop != dimension:

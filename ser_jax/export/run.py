@@ -33,25 +33,29 @@ def add_arguments(parser):
     parser.add_argument("--workdir", type=Path, help="folder of a pretraining run (or --functionals, --frames)")
     parser.add_argument("--corpus", type=Path, help="prepared corpus")
     parser.add_argument("--out", required=True, type=Path,
-                        help="features file: .parquet, .npz or .csv, or auDeep's .audeep.csv, .arff or .nc (extra [audeep])")
+                        help="features file: .parquet, .npz or .csv, or auDeep's .audeep.csv, .arff or .nc (extra "
+                             "[audeep])")
     parser.add_argument("--step", help="best (default), last, or a number of steps")
     parser.add_argument("--layer", help="taps to embed, side by side: names or patterns with commas between, e.g. block_3 "
                                         "or 'gcu_*'; default: the model's feature layer")
     parser.add_argument("--pooling", help="mean, max, std, joined by +, or none (one row per step); default: the model's")
     parser.add_argument("--chunk-seconds", help="length of the pieces, or 'whole' for whole utterances; default: the "
-                                                f"model's. With --frames, how much of the start (default {frames.SECONDS})")
+                                                "model's. With --frames, how much of the start (default "
+                                                f"{frames.SECONDS})")
     parser.add_argument("--batch-size", type=int, help=f"pieces per batch (default {BATCH_SIZE})")
     parser.add_argument("--functionals", metavar="SET",
                         help=f"{', '.join(functionals.SETS)}: functionals of openSMILE (non-commercial licence) instead of "
                              "a checkpoint's embeddings")
-    parser.add_argument("--frames", metavar="NAME", help=f"{', '.join(frames.FRAMES)}: frames of a front end instead of a "
-                                                         "checkpoint's embeddings, for heads that are nets on frames")
+    parser.add_argument("--frames", metavar="NAME",
+                        help=f"{', '.join(frames.FRAMES)}: frames of a front end instead of a checkpoint's embeddings, "
+                             "for heads that are nets on frames")
     parser.add_argument("--fuse", metavar="FEATURES", type=Path, nargs="+",
-                        help="features files to put side by side, by the ids of utterances; one alone is converted to the "
-                             "format of --out")
+                        help="features files to put side by side, by the ids of utterances; one alone is converted to "
+                             "the format of --out")
     parser.add_argument("--jobs", type=int, help="processes for --functionals (default: the cores, at most 16)")
-    parser.add_argument("--max-rejects", type=float, help="largest share of utterances that may be left out, e.g. too short "
-                                                          f"to embed (default {MAX_REJECTS}; with --fuse 0)")
+    parser.add_argument("--max-rejects", type=float,
+                        help="largest share of utterances that may be left out, e.g. too short to embed (default "
+                             f"{MAX_REJECTS}; with --fuse 0)")
 
 
 def run(args):

@@ -122,4 +122,5 @@ def _differences(fitted, given, size_fitted, size_given):
     pairs = {key: (fitted.get(key), given.get(key)) for key in EXTRACTOR_KEYS}
     pairs["checkpoint"] = tuple((metadata.get("checkpoint") or {}).get("hash") for metadata in (fitted, given))
     pairs["dimension"] = size_fitted, size_given
-    return ", ".join(f"{key} {a} but here {b}" for key, (a, b) in pairs.items() if a != b)
+    found = ", ".join(f"{key} {a} but here {b}" for key, (a, b) in pairs.items() if a != b)
+    return found or "the checkpoints or front ends of its parts"

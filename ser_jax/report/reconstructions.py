@@ -50,7 +50,7 @@ class Reconstructions:
     Attributes:
       name, workdir, step, hash: the checkpoint.
       how: what its decoder has read, as text; "" where the config does not tell.
-      corpus: name of the corpus.
+      corpus, fingerprint: of the corpus.
       shown: list of Shown.
       stamps: of SYNTHETIC and TRANSDUCTIVE.
     """
@@ -61,6 +61,7 @@ class Reconstructions:
     hash: str
     how: str
     corpus: str
+    fingerprint: str
     shown: list
     stamps: list
 
@@ -136,7 +137,9 @@ def _one(trained, corpus, chosen, seen):
         stamps.append("SYNTHETIC")
     how = HOW.get(getattr(trained.experiment.model, "decoder", None), "")
     name = trained.workdir.name or Path(trained.workdir).resolve().name
-    return Reconstructions(name, str(trained.workdir), trained.step, trained.hash, how, corpus.name, shown, stamps)
+    return Reconstructions(
+        name, str(trained.workdir), trained.step, trained.hash, how, corpus.name, corpus.fingerprint, shown, stamps
+    )  # fmt: skip
 
 
 def of_logs(logs, corpus_path):

@@ -5,6 +5,7 @@ equal maps. Distances between far groups and the sizes of groups mean nothing in
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ser_jax.report.tables import format_count
 
 PERPLEXITY = 30.0  # of scikit-learn and of the paper that introduced t-SNE: 5 to 50
 FEWEST, MOST = 10, 10_000  # utterances; below, a map says nothing; above, it takes long and the dots hide each other
+PATIENCE = 1_000  # utterances; of more it is said how long the map may take
 SEED = 0
 COLUMNS = ("emotion", "arousal", "valence", "gender", "speaker")  # by which the maps are coloured, in this order
 NEUTRAL = "neutral"
@@ -113,6 +115,8 @@ def project(path, layers=()):
     scaled = bool(np.abs(x).max() > 1)
     if scaled:
         x = (x[:, spread > 0] - x.mean(0)[spread > 0]) / spread[spread > 0]
+    if len(x) > PATIENCE:
+        print(f"{path}: t-SNE of {len(x)} utterances, about {len(x) / 90:.0f} s on one core", file=sys.stderr, flush=True)
     perplexity = min(PERPLEXITY, (len(x) - 1) / 3)
     with threadpool_limits(1):
         model = TSNE(perplexity=perplexity, init="pca" if x.shape[1] > 1 else "random", random_state=SEED)
