@@ -2,7 +2,7 @@
 
 Protocol: the published net beside 1024 values (64,650 parameters), float32, dropout 0.8, three losses, Adam; rows lie in
 memory, a batch is gathered by index, normalised and padded, and the parameters are updated. ser_jax runs the program of
-`ser_jax/heads/replicas.py`, several steps a call; PyTorch runs eagerly with the fused Adam, in three forms of the net (see
+`ser_jax/heads/replica_programs.py`, several steps a call; PyTorch runs eagerly with the fused Adam, in three forms of the net (see
 torch_attentive_cnn.py). One core for all, unless --threads says otherwise. First the nets are shown to be the same: equal loss,
 gradient and inference output from equal weights.
 
@@ -90,19 +90,19 @@ def jax_steps(net, data, constants, batch):
     import jax
     import numpy as np
 
-    from ser_jax.heads import replicas
+    from ser_jax.heads.replica_programs import keys_of, portions, programs
 
-    start, epoch, _ = replicas.programs(net, 0, (jax.devices()[0],), 1)
+    start, epoch, _ = programs(net, (jax.devices()[0],), 1)
     data, constants = jax.device_put((data, {name: array[None] for name, array in constants.items()}))
     random, count = np.random.default_rng(0), len(data["count"])
-    order = replicas.portions([random.permutation(count)], count // batch, batch)
-    keys = random.integers(0, 2**32, (1, count // batch, 2), np.uint32)
-    nothing = replicas.portions([np.arange(0)], 0, batch)
+    order = portions([random.permutation(count)], count // batch, batch)
+    keys = keys_of(random, 1, count // batch)
+    nothing = portions([np.arange(0)], 0, batch)
     state = start(keys[:, 0], constants)
 
     def run():
         nonlocal state
-        state = jax.block_until_ready(epoch(state, constants, keys, *order, *nothing, 1, data))
+        state = jax.block_until_ready(epoch(state, constants, keys, *order, *nothing, 1, 0, data))
 
     return run
 

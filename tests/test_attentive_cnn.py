@@ -90,7 +90,7 @@ def test_windows_of_padding_may_be_left_out_of_the_input_and_of_the_work():
 
 @pytest.mark.parametrize(
     ("frames", "bands", "filters", "kernel", "stride", "pool"),
-    [(50, 3, 6, 10, 3, 4), (23, 2, 5, 3, 3, 2), (17, 4, 3, 2, 5, 1), (31, 1, 7, 9, 1, 5), (12, 2, 2, 4, 4, 3)],
+    [(50, 3, 6, 10, 3, 4), (17, 4, 3, 2, 5, 1), (31, 1, 7, 9, 1, 5)],
 )
 def test_conv_max_is_convolution_then_pooling_gradients_included(frames, bands, filters, kernel, stride, pool):
     random = np.random.default_rng(frames)
@@ -115,8 +115,9 @@ def test_conv_max_is_convolution_then_pooling_gradients_included(frames, bands, 
 def test_of_equal_positions_the_first_gets_the_gradient():
     x = jnp.asarray([1, 3, 3, 2, 3, 0, 0, 0], jnp.float32).reshape(1, 8, 1)
     for op in (lambda x: conv_max(x, jnp.ones((1, 1, 1)), None, 1, 4), lambda x: max_pool(x, 4)):
-        assert op(x).ravel().tolist() == [3, 3]
-        assert jax.grad(lambda x, op=op: (op(x).ravel() * jnp.array([5, 7])).sum())(x).ravel().tolist() == [0, 5, 0, 0, 7, 0, 0, 0]
+        y, back = jax.vjp(op, x)
+        [gradient] = jax.jit(back)(jnp.array([5.0, 7.0]).reshape(1, 2, 1))
+        assert y.ravel().tolist() == [3, 3] and gradient.ravel().tolist() == [0, 5, 0, 0, 7, 0, 0, 0]
 
 
 def test_an_input_shorter_than_a_window_is_refused():
@@ -263,6 +264,7 @@ def test_the_head_is_made_by_name():
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs=0"), ({"batch_size": -1}, "batch_size=-1"), ({"learning_rate": 0.0}, "learning_rate=0"),
+        ({"learning_rate": np.nan}, "learning_rate=nan"), ({"beta": np.nan}, "beta=nan"),
         ({"dropout": 1.0}, "dropout=1"), ({"alpha": 0.5, "beta": 0.5}, "alpha=0.5, beta=0.5"), ({"alpha": -0.1}, "alpha=-0.1"),
         ({"patience": -1}, "patience=-1"), ({"replicas_per_program": -1}, "replicas_per_program=-1"),
         ({"filters": 0}, "filters=0"), ({"pool": 129}, "pool=129"), ({"stride": 0}, "stride=0"),

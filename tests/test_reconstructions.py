@@ -30,7 +30,8 @@ def autoencoder(tiny_experiment, tiny_corpus, tmp_path_factory):
     """Workdir of a tiny autoencoder as it was initialised; of the speakers only s7 and s8 count as unseen."""
     workdir = tmp_path_factory.mktemp("runs") / "ae"
     experiment = dataclasses.replace(
-        tiny_experiment, name="ae", model=AutoencoderConfig(units=3, layers=1), task=ReconstructionConfig(bucket_seconds=(1.0,))
+        tiny_experiment, name="ae", model=AutoencoderConfig(units=3, layers=1),
+        task=ReconstructionConfig(bucket_seconds=(1.0,)),
     )  # fmt: skip
     network = Network(experiment)
     params, stats = jax.jit(lambda: network.init(0))()
@@ -120,7 +121,9 @@ def test_the_page_shows_them_beside_the_curves(autoencoder, recogniser, tiny_cor
     assert main([*command, str(tiny_corpus), "--out", str(out)]) == 0
     text = out.read_text(encoding="utf-8")
     section = text[text.index('<h2 id="reconstructions">') :]
-    found = re.findall(r'<th scope="row">([^<]*)</th><td>([^<]*)</td><td class="number">([^<]*)</td><td>([^<]*)</td>', section)
+    found = re.findall(
+        r'<th scope="row">([^<]*)</th><td>([^<]*)</td><td class="number">([^<]*)</td><td>([^<]*)</td>', section
+    )
     assert len(found) == reconstructions.UTTERANCES and {speaker for _, speaker, *_ in found} == {"s7", "s8"}
     assert all(about.endswith("; not seen in pretraining") for *_, about in found)
     assert all(name.startswith(speaker) and 0 < float(rmse) < 2 for name, speaker, rmse, _ in found)

@@ -38,21 +38,27 @@ class Counter:
         return -jnp.abs(((outputs["sum"] - batch["value"]) * weight).sum() / weight.sum())
 
 
+def bits(key, shape):
+    """Zeros and ones: those of the key itself, which compile at once."""
+    places = jnp.arange(np.prod(shape)).reshape(shape)
+    return (jax.random.key_data(key)[places % 2] >> (places // 2 % 32).astype(jnp.uint32) & 1).astype(jnp.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Softmax:
-    """Logistic regression with dropout on standardised values: what depends on order, key and constants."""
+    """Logistic regression with dropout: depends on order, keys and constants."""
 
     def optimiser(self):
         return optax.adam(0.01)
 
     def init(self, key, constants):
-        return {"kernel": 0.1 * jax.random.normal(key, (6, 3)), "bias": jnp.zeros(3)}
+        return {"kernel": 0.1 * bits(key, (6, 3)), "bias": jnp.zeros(3)}
 
     def logits(self, params, constants, x):
         return (x - constants["shift"]) @ params["kernel"] + params["bias"]
 
     def loss(self, params, constants, batch, weight, key):
-        x = jnp.where(jax.random.bernoulli(key, 0.5, batch["x"].shape), 2 * batch["x"], 0)
+        x = 2 * batch["x"] * bits(key, batch["x"].shape)
         each = optax.softmax_cross_entropy_with_integer_labels(self.logits(params, constants, x), batch["label"])
         return (each * weight).sum() / jnp.maximum(weight.sum(), 1)
 
@@ -87,7 +93,7 @@ def params_of(trained):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(trained.params)])
 
 
-@pytest.mark.parametrize("together", [1, 2, 3])
+@pytest.mark.parametrize("together", [1, 2])
 def test_every_row_counts_once_an_epoch_and_the_best_epoch_is_kept(together):
     first, second, third = train_replicas(Counter(), VALUES, COUNTERS, Schedule(epochs=7, batch_size=2), together)
     assert (first.best_epoch, first.best_score, first.last_score, first.epochs) == (5, -2, -12, 7)
@@ -99,7 +105,7 @@ def test_every_row_counts_once_an_epoch_and_the_best_epoch_is_kept(together):
         assert trained.outputs["id"].tolist() == replica.test.tolist()
 
 
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("together", [1, 2])
 def test_a_replica_that_ended_early_stays_as_it_was_while_others_go_on(together):
     schedule = Schedule(epochs=7, batch_size=2, patience=2)
     first, second, third = train_replicas(Counter(), VALUES, COUNTERS, schedule, together)
@@ -138,6 +144,8 @@ def test_parts_must_not_be_empty_and_options_are_checked():
         bad = dataclasses.replace(COUNTERS[0], **{name: np.arange(0)})
         with pytest.raises(ValueError, match=f"without {name} rows"):
             train_replicas(Counter(), VALUES, [COUNTERS[1], bad], Schedule())
+    with pytest.raises(UsageError, match="--seed -2"):
+        train_replicas(Counter(), VALUES, [COUNTERS[1], dataclasses.replace(COUNTERS[0], seed=-2)], Schedule())
     with pytest.raises(UsageError, match="replicas_per_program=-1"):
         train_replicas(Counter(), VALUES, COUNTERS, Schedule(), -1)
     for wrong in ({"epochs": 0}, {"batch_size": 0}, {"patience": -1}):

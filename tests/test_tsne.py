@@ -140,7 +140,9 @@ def test_every_category_looks_different_and_the_rarest_have_no_name():
 def test_equal_files_give_equal_pages_and_names_are_text(tmp_path, played):
     evil = "<script>alert(1)</script>"
     x, emotion = grouped(12)
-    other = features_file(tmp_path / "f.parquet", x, {"emotion": evil, "speaker_id": evil}, layer=evil, corpus={"name": evil})
+    other = features_file(
+        tmp_path / "f.parquet", x, {"emotion": evil, "speaker_id": evil}, layer=evil, corpus={"name": evil}
+    )
     for name in ("a", "b"):
         out = page.render([], [], tmp_path / name / "r.html", projections=[other, played, other])[0]
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("a", "b")]

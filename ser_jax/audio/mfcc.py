@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.audio.mel import dct_matrix, mel_filters
+from ser_jax.audio.spectrum import filterbank_energies
 from ser_jax.corpora.schema import SAMPLE_RATE
 
 WINDOW, HOP = 2048, 512  # samples: 128 ms every 32 ms, 31.25 frames a second
@@ -36,12 +37,9 @@ def mfcc(x, mask):
     """
     lengths = mask.sum(1)
     frame_mask = jnp.arange(num_frames(x.shape[1])) < num_frames(lengths)[:, None]
-    frames = _frames(_reflected(jnp.where(mask, x, 0), lengths)) * _hann()
-    spectrum = jnp.fft.rfft(frames)
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    # On accelerators the default precision of a matmul (TF32, bf16 passes) is too coarse for a spectrum.
-    mel = jnp.matmul(power, mel_filters(SAMPLE_RATE, WINDOW, MEL_BANDS), precision=jax.lax.Precision.HIGHEST)
-    decibels = 10 * jnp.log10(jnp.maximum(mel, SMALLEST_POWER))
+    energies = filterbank_energies(_reflected(jnp.where(mask, x, 0), lengths), _hann(), HOP,
+                                   mel_filters(SAMPLE_RATE, WINDOW, MEL_BANDS))
+    decibels = 10 * jnp.log10(jnp.maximum(energies, SMALLEST_POWER))
     loudest = jnp.where(frame_mask[..., None], decibels, -jnp.inf).max((1, 2), keepdims=True)
     decibels = jnp.maximum(decibels, loudest - RANGE_DB)
     cepstra = jnp.matmul(decibels, dct_matrix(MEL_BANDS, COEFFICIENTS), precision=jax.lax.Precision.HIGHEST)
@@ -56,12 +54,6 @@ def _reflected(x, lengths):
     end = jnp.take_along_axis(x, jnp.clip(source, 0, size - 1), axis=1)
     padded = jnp.concatenate([start, x, jnp.zeros_like(x[:, :half])], axis=1)
     return jax.vmap(lambda row, part, at: jax.lax.dynamic_update_slice(row, part, (at,)))(padded, end, lengths + half)
-
-
-def _frames(padded):
-    """f32[B, T + 2048] -> f32[B, F, 2048], overlapping windows."""
-    count = num_frames(padded.shape[1] - WINDOW)
-    return padded[:, np.arange(count)[:, None] * HOP + np.arange(WINDOW)]
 
 
 def _hann():

@@ -49,9 +49,9 @@ class AttentiveOptions:
     pool: int = 30
 
     def __post_init__(self):
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < float("inf"):
             raise UsageError(f"learning_rate={self.learning_rate:g}: must be greater than 0")
-        if min(self.alpha, self.beta) < 0 or self.alpha + self.beta >= 1:
+        if not (self.alpha >= 0 and self.beta >= 0 and self.alpha + self.beta < 1):
             raise UsageError(f"alpha={self.alpha:g}, beta={self.beta:g}: at least 0, and less than 1 together")
         if self.replicas_per_program < 0:
             raise UsageError(f"replicas_per_program={self.replicas_per_program}: at least 1, or 0 for the default")
@@ -107,10 +107,10 @@ class AttentiveHead:
         labels, emotion = np.unique(table[target].to_numpy(dtype=str), return_inverse=True)
         windows = config.windows(frames.shape[1])
         used = np.minimum(config.windows_with_sound(counts), windows).astype(np.int32)
-        # Windows that no utterance reaches are not stored; the net knows that they are zero.
-        frames = frames[:, : config.frames(max(int(used.max()), 1))]
         ids = table["id"].to_numpy(dtype=object)
-        data = {"frames": np.ascontiguousarray(frames), "count": counts.astype(np.int32), "windows": used,
+        # Windows that no utterance reaches are not stored; the net knows that they are zero.
+        stored = np.ascontiguousarray(frames[:, : config.frames(max(int(used.max()), 1))])
+        data = {"frames": stored, "count": counts.astype(np.int32), "windows": used,
                 "vector": np.concatenate([features.embedding[:, :0], *others.values()], axis=1),
                 "emotion": emotion.reshape(-1).astype(np.int32)}
         data |= {name: bins(table[name], ids, name) for name in RATINGS}

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
-import jax.numpy as jnp
 import joblib
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ser_jax.errors import UsageError
+from ser_jax.heads.replica_programs import keys_of, mesh_of, portions, programs
 from ser_jax.progress import Progress
 
 
@@ -114,7 +113,7 @@ def train_replicas(net, data, replicas, schedule, replicas_per_program=0, jobs=1
       schedule: a `Schedule`.
       replicas_per_program: trained together in one program; 0: one on a CPU, as many as fit on accelerators. Several
         devices share the replicas of a program.
-      jobs: processes, each with a core of its own and its own copy of the data (CPU only).
+      jobs: processes, each with a core of its own and its own copy of the data; accelerators need none.
       what: what the progress line says.
 
     Returns:
@@ -125,11 +124,13 @@ def train_replicas(net, data, replicas, schedule, replicas_per_program=0, jobs=1
     """
     if replicas_per_program < 0:
         raise UsageError(f"replicas_per_program={replicas_per_program}: must be at least 1, or 0 for the default")
+    if min(replica.seed for replica in replicas) < 0:
+        raise UsageError(f"--seed {min(replica.seed for replica in replicas)}: must be at least 0 for a net that is trained")
     empty = [name for replica in replicas for name in ("train", "dev", "test") if not len(getattr(replica, name))]
     if empty:
         raise ValueError(f"a replica without {empty[0]} rows")
-    jobs = max(min(jobs, len(replicas)), 1)
-    on_cpu = jobs > 1 or jax.default_backend() == "cpu"
+    on_cpu = jax.default_backend() == "cpu"
+    jobs = max(min(jobs, len(replicas)), 1) if on_cpu else 1
     size = min(replicas_per_program or (1 if on_cpu else len(replicas)), -(-len(replicas) // jobs))
     train = functools.partial(_train_group, net=net, schedule=schedule, shape=_Shape.of(replicas, schedule.batch_size))
     with Progress(len(replicas) * schedule.epochs, f"{what}: {len(replicas)} replicas", "epochs") as progress:
@@ -165,22 +166,21 @@ def _train_group(group, data, size, net, schedule, shape, progress=None):
     """`Trained`s of a group of at most `size` replicas."""
     devices = tuple(jax.local_devices()[: min(size, len(jax.local_devices()))])
     each = -(-size // len(devices))
-    start, epoch, predict = programs(net, schedule.patience, devices, each)
-    mesh = jax.sharding.Mesh(np.array(devices), ("replica",))
-    split, whole = (NamedSharding(mesh, PartitionSpec(*names)) for names in (["replica"], []))
-    put = functools.partial(jax.device_put, device=split)
-    data = jax.device_put(data, whole)
+    start, epoch, predict = programs(net, devices, each)
+    put = functools.partial(jax.device_put, device=NamedSharding(mesh_of(devices), PartitionSpec("replica")))
+    data = jax.device_put(data, NamedSharding(mesh_of(devices), PartitionSpec()))
 
     padded = [*group, *[group[-1]] * (len(devices) * each - len(group))]
     rows = schedule.batch_size
     constants = put(jax.tree.map(lambda *leaves: np.stack(leaves), *(replica.constants for replica in padded)))
     dev = put(portions([replica.dev for replica in padded], shape.dev, rows))
-    state = start(put(np.stack([_keys(np.random.default_rng([replica.seed, 0])) for replica in padded])), constants)
+    state = start(put(np.stack([keys_of(np.random.default_rng([replica.seed, 0])) for replica in padded])), constants)
     for number in range(1, schedule.epochs + 1):
         randoms = [np.random.default_rng([replica.seed, number]) for replica in padded]
         orders = [random.permutation(replica.train) for random, replica in zip(randoms, padded)]
-        keys = np.stack([_keys(random, shape.steps) for random in randoms])
-        state = epoch(state, constants, put(keys), *put(portions(orders, shape.steps, rows)), *dev, number, data)
+        keys = np.stack([keys_of(random, shape.steps) for random in randoms])
+        state = epoch(state, constants, put(keys), *put(portions(orders, shape.steps, rows)), *dev, number,
+                      schedule.patience, data)
         going_on = bool(np.asarray(state["active"]).any())
         if progress is not None:
             progress.update(len(group) if going_on else len(group) * (schedule.epochs - number + 1))
@@ -204,110 +204,6 @@ def _train_group(group, data, size, net, schedule, shape, progress=None):
     return trained
 
 
-def portions(parts, count, rows):
-    """Row numbers in portions, padded: (int32[R, count, rows], weights f32[R, count, rows] in {0, 1})."""
-    index = np.zeros((len(parts), count * rows), np.int32)
-    weight = np.zeros(index.shape, np.float32)
-    for i, part in enumerate(parts):
-        index[i, : len(part)], weight[i, : len(part)] = part, 1
-    shape = len(parts), count, rows
-    return index.reshape(shape), weight.reshape(shape)
-
-
-# ------------------------------------------------------------------------------------------------ programs
-
-
-@functools.lru_cache(maxsize=8)
-def programs(net, patience, devices, each):
-    """(start, epoch, predict), compiled for `each` replicas on every one of `devices`, replicas on the leading axis."""
-    optimiser = net.optimiser()
-
-    def start(key, constants):
-        params = net.init(_key(key), constants)
-        lowest, none = jnp.float32(-jnp.inf), jnp.int32(0)
-        return {"params": params, "moments": optimiser.init(params), "best": params, "best_score": lowest,
-                "best_epoch": none, "last_score": lowest, "epochs": none, "active": jnp.bool_(True)}
-
-    def step(state, constants, key, index, weight, data):
-        gradient = jax.grad(net.loss)(state["params"], constants, _rows(data, index), weight, _key(key))
-        updates, moments = optimiser.update(gradient, state["moments"], state["params"])
-        new = {"params": optax.apply_updates(state["params"], updates), "moments": moments}
-        return state | _choose(state["active"] & (weight > 0).any(), new, state)
-
-    def finish(state, constants, dev, weight, number, data):
-        outputs = jax.lax.map(lambda index: net.outputs(state["params"], constants, _rows(data, index)), dev)
-        outputs = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), outputs)
-        score = net.score(outputs, _rows(data, dev.reshape(-1)), weight.reshape(-1))
-        here = {"best": state["params"], "best_score": score, "best_epoch": number}
-        new = _choose(score > state["best_score"], here, state) | {"last_score": score, "epochs": number}
-        new["active"] = jnp.logical_or(patience == 0, number - new["best_epoch"] < patience)
-        return state | _choose(state["active"], new, state)
-
-    def predict(params, constants, index, data):
-        with jax.default_matmul_precision("highest"):
-            return net.outputs(params, constants, _rows(data, index))
-
-    every_step = _for_each(step, each, (0, 0, 0, 0, 0, None))
-    every_finish = _for_each(finish, each, (0, 0, 0, 0, None, None))
-
-    def epoch(state, constants, keys, order, weight, dev, dev_weight, number, data):
-        def body(state, item):
-            needed = (item[-1] > 0).any() & state["active"].any()
-            return jax.lax.cond(
-                needed, lambda state: every_step(state, constants, *item, data), lambda state: state, state
-            ), None
-
-        items = [a.swapaxes(0, 1) for a in (keys, order, weight)]
-        state, _ = jax.lax.scan(body, state, items)
-        return every_finish(state, constants, dev, dev_weight, number, data)
-
-    def compiled(function, split, whole, **options):
-        if len(devices) > 1:
-            specs = (*[PartitionSpec("replica")] * split, *[PartitionSpec()] * whole)
-            mesh = jax.sharding.Mesh(np.array(devices), ("replica",))
-            function = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("replica"),
-                                     check_vma=False)
-        return jax.jit(function, **options)
-
-    return (compiled(_for_each(start, each, (0, 0)), 2, 0), compiled(epoch, 7, 2, donate_argnums=0),
-            compiled(_for_each(predict, each, (0, 0, 0, None)), 3, 1))
-
-
-def _for_each(function, count, axes):
-    """`function` of one replica for `count` of them; one alone is not a batch of one, which would be slower."""
-    if count > 1:
-        return jax.vmap(function, axes)
-
-    def alone(*arguments):
-        return jax.tree.map(lambda a: a[None], function(*(
-            argument if axis is None else jax.tree.map(lambda a: a[0], argument)
-            for argument, axis in zip(arguments, axes)
-        )))
-
-    return alone
-
-
-def _keys(random, *count):
-    """Key data of a `numpy.random.Generator`: the first of several do not depend on how many there are."""
-    return random.integers(0, 2**32, (*count, 2), np.uint32)
-
-
-def _key(data):
-    return jax.random.wrap_key_data(data, impl="threefry2x32")
-
-
-def _choose(condition, new, old):
-    """The entries of `new`, or those of `old` of the same names."""
-    return {name: jax.tree.map(lambda a, b: jnp.where(condition, a, b), new[name], old[name]) for name in new}
-
-
-def _rows(data, index):
-    return jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), data)
-
-
-# ------------------------------------------------------------------------------------------------ processes
-
-
 def _in_processes(train, groups, data, size, jobs, epochs, progress):
     trained = []
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -322,13 +218,14 @@ def _in_processes(train, groups, data, size, jobs, epochs, progress):
 
 def _work(train, group, data, size, claims, cores, cache):
     """Trains a group in a process of joblib's, on one core: XLA sizes its pool by the cores that it finds."""
-    if cores and not any(path.read_text() == str(os.getpid()) for path in claims.iterdir()):
-        for number in range(len(cores)):
+    if not any(path.read_text() == str(os.getpid()) for path in claims.iterdir()):
+        for core in cores:
             try:
-                (claims / str(number)).open("x").write(str(os.getpid()))
+                with open(claims / str(core), "x") as claim:
+                    claim.write(str(os.getpid()))
             except FileExistsError:
                 continue
-            os.sched_setaffinity(0, {cores[number]})
+            os.sched_setaffinity(0, {core})
             break
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", cache)

@@ -74,7 +74,10 @@ def facts(file, metadata):
             checkpoints[given["hash"]] = given.get("step")
     pairs = [
         ("features file", f"{file}, hash {metadata.get('features_hash')}"),
-        ("corpus", ", ".join(f"{part.get('name')} {part.get('fingerprint') or ''}".strip() for part in corpora(metadata))),
+        (
+            "corpus",
+            ", ".join(f"{part.get('name')} {part.get('fingerprint') or ''}".strip() for part in corpora(metadata)),
+        ),
         ("checkpoint", ", ".join(f"{name} (step {format_count(step)})" for name, step in checkpoints.items())),
         ("pooling over time", str(metadata.get("pooling") or "")),
     ]

@@ -49,7 +49,7 @@ def add_arguments(parser):
         type=Path,
         default=[],
         metavar="FEATURES",
-        help="features file: t-SNE map of its utterances, by emotion, arousal, valence, gender and speaker; may be repeated",
+        help="features file: t-SNE map of its utterances by emotion, ratings, gender and speaker; may be repeated",
     )
     parser.add_argument(
         "--tsne-layers", metavar="NAMES", help="with --tsne: layers of the files, with commas between (default: all)"
@@ -106,7 +106,8 @@ def render(
       speakers: whose maps to draw as figures; by default the speaker with the most utterances.
       projections: features files of which to make t-SNE maps; the places go to `<stem>_tsne_<number>.csv`.
       projected_layers: which of their layers, with commas between; None = all.
-      reconstructions: prepared corpus, a few utterances of which the autoencoders among `workdirs` reconstruct, or None.
+      reconstructions: prepared corpus, of which the autoencoders among `workdirs` reconstruct a few utterances, or
+        None.
 
     Returns:
       (path of the page, warnings).

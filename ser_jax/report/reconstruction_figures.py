@@ -37,7 +37,9 @@ def picture(each, name):
         for part, span, left in (("input", 2, LEFT), (PARTS[2], 1, LEFT + 2 * (wide + GAP))):
             size = span * wide + (span - 1) * GAP
             axes = figure.add_axes(((left + 0.1) / WIDTH, 0.22 / height, (size - 0.2) / WIDTH, 0.09 / height))
-            bar = figure.colorbar(images[part], cax=axes, orientation="horizontal", extend="max" if span == 1 else "neither")
+            bar = figure.colorbar(
+                images[part], cax=axes, orientation="horizontal", extend="max" if span == 1 else "neither"
+            )
             bar.outline.set_visible(False)
             axes.tick_params(length=2, labelsize=8)
             axes.locator_params(nbins=5)

@@ -12,8 +12,8 @@ from ser_jax.errors import UserError
 TASK = "reconstruction"
 UTTERANCES = 4
 HOW = {
-    "bidirectional": "bidirectional decoder: it has read every frame, the one it is asked for included, so a good picture "
-    "says little of the representation",
+    "bidirectional": "bidirectional decoder: it has read every frame, the one it is asked for included, so a good "
+    "picture says little of the representation",
     "unidirectional": "unidirectional decoder: it has read the frames decoded before",
 }
 
@@ -92,7 +92,9 @@ def reconstruct(workdirs, corpus_path, count=UTTERANCES):
     usable = np.array([all(len(task.pieces(int(length), task.evaluation_seconds)) for task in tasks)
                        for length in corpus.index["num_samples"]], bool)  # fmt: skip
     if not usable.any():
-        raise UserError(f"{corpus_path}: no utterance is long enough for the autoencoders of {', '.join(map(str, workdirs))}")
+        raise UserError(
+            f"{corpus_path}: no utterance is long enough for the autoencoders of {', '.join(map(str, workdirs))}"
+        )
     chosen = choose(corpus.index, usable, np.any(seen, axis=0), count)
     return [_one(trained, corpus, chosen, known) for trained, known in zip(every, seen, strict=True)]
 
@@ -160,5 +162,7 @@ def notes(each):
 
 
 def _about(shown):
-    part = f"first {shown.seconds:.1f} of {shown.whole:.1f} s" if shown.seconds < shown.whole else f"{shown.whole:.1f} s"
+    part = (
+        f"first {shown.seconds:.1f} of {shown.whole:.1f} s" if shown.seconds < shown.whole else f"{shown.whole:.1f} s"
+    )
     return f"{part}; {'seen in pretraining' if shown.seen else 'not seen in pretraining'}"

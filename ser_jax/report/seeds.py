@@ -50,8 +50,10 @@ def versus(row):
     if given:
         mean, low, high, std = (format_metric(metric, given.get(key)) for key in ("mean", "min", "max", "std"))
         better = sum(value > 0 for value in map(number, given["values"]) if value is not None)
-        sentences.append(f"Seed by seed: difference {mean} on average, {low} to {high}, std {std}; above 0 with {better} of "
-                         f"{len(given['values'])} seeds.")  # fmt: skip
+        sentences.append(
+            f"Seed by seed: difference {mean} on average, {low} to {high}, std {std}; above 0 with {better} of "
+            f"{len(given['values'])} seeds."
+        )
     for key, where in (("seeds_only_here", "here"), ("seeds_only_there", "there")):
         alone = pair.get(key) if isinstance(pair, dict) else None
         if isinstance(alone, list) and alone:

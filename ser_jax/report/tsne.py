@@ -28,8 +28,8 @@ class Projection:
 
     Attributes:
       file, metadata: the features file; the layers are those in the map.
-      table: one row per utterance: unit (its id), speaker, gender, emotion, arousal, valence, seen (in pretraining), and
-        x, y, its place in the map.
+      table: one row per utterance: unit (its id), speaker, gender, emotion, arousal, valence, seen (in pretraining),
+        and x, y, its place in the map.
       whole: utterances in the file; more than in `table` where a part was drawn.
       perplexity, divergence: of the map; `divergence` is what t-SNE minimises.
       scaled: whether each value was standardised.
@@ -80,15 +80,16 @@ class Projection:
 def project(path, layers=()):
     """The map of a features file.
 
-    Pieces of one utterance are averaged first. Values that all lie in [−1, 1] (those of tanh and shares) are taken as they
-    are, others are standardised. Runs on one core: with more, sums are made in another order and the map is another.
+    Pieces of one utterance are averaged first. Values that all lie in [−1, 1] (those of tanh and shares) are taken as
+    they are, others are standardised. Runs on one core: with more, sums are made in another order and the map is
+    another.
 
     Args:
       layers: which layers of the file; by default all, side by side.
 
     Raises:
-      UserError: a layer of frames or not in the file, fewer than FEWEST utterances, values that are not finite, that are
-        all equal, or one only.
+      UserError: a layer of frames or not in the file, fewer than FEWEST utterances, values that are not finite, that
+        are all equal, or one only.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -104,25 +105,31 @@ def project(path, layers=()):
         raise UserError(f"{path}: {whole} utterances; a t-SNE map needs at least {FEWEST}")
     if not np.isfinite(x).all():
         row = int(np.argmin(np.isfinite(x).all(1)))
-        raise UserError(f"{path}: the embedding of {table['unit'].iloc[row]!r} is not finite; export the features again")
+        raise UserError(
+            f"{path}: the embedding of {table['unit'].iloc[row]!r} is not finite; export the features again"
+        )
     if whole > MOST:
         chosen = np.sort(np.random.default_rng(SEED).permutation(whole)[:MOST])
         table, x = table.iloc[chosen].reset_index(drop=True), x[chosen]
     spread = x.std(0)
     if x.shape[1] < 2 or not spread.any():
-        raise UserError(f"{path}: {'one value only' if x.shape[1] < 2 else 'equal vectors'} for each utterance; a t-SNE map "
-                        "needs vectors that differ")  # fmt: skip
+        what = "one value only" if x.shape[1] < 2 else "equal vectors"
+        raise UserError(f"{path}: {what} for each utterance; a t-SNE map needs vectors that differ")
     scaled = bool(np.abs(x).max() > 1)
     if scaled:
         x = (x[:, spread > 0] - x.mean(0)[spread > 0]) / spread[spread > 0]
     if len(x) > PATIENCE:
-        print(f"{path}: t-SNE of {len(x)} utterances, about {len(x) / 90:.0f} s on one core", file=sys.stderr, flush=True)
+        print(
+            f"{path}: t-SNE of {len(x)} utterances, about {len(x) / 90:.0f} s on one core", file=sys.stderr, flush=True
+        )
     perplexity = min(PERPLEXITY, (len(x) - 1) / 3)
     with threadpool_limits(1):
         model = TSNE(perplexity=perplexity, init="pca" if x.shape[1] > 1 else "random", random_state=SEED)
         place = model.fit_transform(np.asarray(x, np.float32))
     table[["x", "y"]] = place.astype(np.float64)
-    return Projection(str(path), features.metadata, table, whole, perplexity, float(model.kl_divergence_), scaled, folds)
+    return Projection(
+        str(path), features.metadata, table, whole, perplexity, float(model.kl_divergence_), scaled, folds
+    )
 
 
 def _layers(features, layers, path):
@@ -136,7 +143,9 @@ def _layers(features, layers, path):
         others = [name for name in features.layers if name not in framed] or [
             column["layer"] for column in columns if column["layer"] not in framed
         ]
-        do = f"name others with --tsne-layers, e.g. {','.join(others)}" if others else "export pooled embeddings instead"
+        do = (
+            f"name others with --tsne-layers, e.g. {','.join(others)}" if others else "export pooled embeddings instead"
+        )
         raise UserError(f"{path}: {drawn[0]} holds frames, not one vector per utterance; {do}")
     return features
 
@@ -150,13 +159,16 @@ def caption(each):
     sentences = [f"t-SNE of {each.layer}: {format_count(len(table))} utterances{of}"
                  f"{some if each.whole > len(table) else ''}, one dot each."]  # fmt: skip
     sentences.append(
-        f"scikit-learn, perplexity {each.perplexity:.3g}, start by PCA, seed {SEED}, KL divergence {each.divergence:.3g}; "
+        f"scikit-learn, perplexity {each.perplexity:.3g}, start by PCA, seed {SEED}, KL divergence "
+        f"{each.divergence:.3g}; "
         + ("each value standardised over these utterances." if each.scaled
            else "values as they are (all within [−1, 1]), not standardised.")
     )  # fmt: skip
     if len(each.views) > 1:
-        sentences.append("One map: the second row leaves neutral (and unlabelled) utterances out of the picture, not out "
-                         "of the computation.")  # fmt: skip
+        sentences.append(
+            "One map: the second row leaves neutral (and unlabelled) utterances out of the picture, not out of the "
+            "computation."
+        )
     elif each.known("emotion").any():
         has = "every labelled utterance is" if (table["emotion"] == NEUTRAL).any() else "no utterance is"
         sentences.append(f"No second row without neutral: {has} neutral.")
@@ -165,13 +177,15 @@ def caption(each):
         sentences.append(f"Not in the file, so left out: {', '.join(absent)}.")
     fitted = metadata.get("fitted")
     if isinstance(fitted, dict):
-        sentences.append(f"The nets were trained on labels of {fitted.get('target')}, those of other folds' utterances, with "
-                         f"seed {fitted.get('seed')}.")  # fmt: skip
+        sentences.append(
+            f"The nets were trained on labels of {fitted.get('target')}, those of other folds' utterances, with seed "
+            f"{fitted.get('seed')}."
+        )
     if each.nets > 1:
         sentences.append(f"The vectors come from {each.nets} nets, one per fold: groups may be folds.")
     if "TRANSDUCTIVE" in each.stamps:
-        sentences.append(f"TRANSDUCTIVE: {format_count(int(table['seen'].sum()))} of the utterances were in the pretraining "
-                         "data.")  # fmt: skip
+        seen = format_count(int(table["seen"].sum()))
+        sentences.append(f"TRANSDUCTIVE: {seen} of the utterances were in the pretraining data.")
     if "SYNTHETIC" in each.stamps:
         sentences.append("SYNTHETIC: synthesised speech, in this corpus or in pretraining; it says nothing about human "
                          "emotion.")  # fmt: skip
@@ -189,4 +203,6 @@ def check_layers(text):
 def as_csv(each):
     """The map as CSV text: the utterances with their labels and places."""
     order = ["unit", "speaker", "gender", "emotion", "arousal", "valence", "seen", "x", "y"]
-    return each.table[order].rename(columns={"unit": "id"}).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return (
+        each.table[order].rename(columns={"unit": "id"}).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    )

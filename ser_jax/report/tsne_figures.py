@@ -7,8 +7,8 @@ from ser_jax.report.layer_study import natural
 from ser_jax.report.tables import format_count
 from ser_jax.report.tsne import SEED
 
-# Okabe and Ito's colours for every kind of colour vision, without black and with a yellow that shows on white; a category
-# differs from the others by its colour or its mark. 7 and 4 have no common divisor, so 28 pairs are different.
+# Okabe and Ito's colours for every kind of colour vision, without black and with a yellow that shows on white; a
+# category differs from the others by its colour or its mark. 7 and 4 have no common divisor, so 28 pairs are different.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9a8f00")
 MARKS = ("o", "s", "^", "D")
 MOST_NAMES = len(COLOURS) * len(MARKS)
@@ -114,7 +114,9 @@ def _dots(axes, table, colours, marks=None, **options):
 
 
 def _unknown(axes, table):
-    axes.scatter(table["x"], table["y"], c=UNKNOWN, s=0.7 * _size(max(1, len(table))), linewidths=0, alpha=0.6, zorder=0)
+    axes.scatter(
+        table["x"], table["y"], c=UNKNOWN, s=0.7 * _size(max(1, len(table))), linewidths=0, alpha=0.6, zorder=0
+    )
 
 
 def _look(names):
@@ -176,6 +178,9 @@ def _legend(axes, names, each, column):
     for count, what in ((others, f"{format_count(int((counts.index != '').sum()) - len(names))} others"),
                         (int((~known).sum()), f"no {column}")):  # fmt: skip
         if count:
-            entries.append(Line2D([], [], ls="", color=UNKNOWN, marker="o", ms=4, mew=0, label=f"{what} ({format_count(count)})"))
-    axes.legend(handles=entries, loc="upper left", bbox_to_anchor=(-0.02, -0.02), ncols=columns, frameon=False, fontsize=8,
+            entries.append(
+                Line2D([], [], ls="", color=UNKNOWN, marker="o", ms=4, mew=0, label=f"{what} ({format_count(count)})")
+            )
+    axes.legend(handles=entries, loc="upper left", bbox_to_anchor=(-0.02, -0.02), ncols=columns, frameon=False,
+                fontsize=8,
                 handletextpad=0.1, handlelength=1.4, columnspacing=0.8, labelspacing=0.25, borderpad=0)  # fmt: skip
