@@ -72,12 +72,14 @@ def test_wavenet_step(tmp_path):
 
 
 @pytest.mark.slow
-def test_mfcc(tmp_path):
+@pytest.mark.parametrize(("front_end", "library"), [("mfcc", "librosa"), ("audeep", "scipy"), ("logmel", "scipy")])
+def test_front_ends(front_end, library, tmp_path):
     pytest.importorskip("librosa", reason="needs librosa")
     pytest.importorskip("torch", reason="needs torch, a peer of this benchmark")
-    lines = run("mfcc", "--json", tmp_path / "out.json")
-    assert sum(line.startswith("same cepstra") for line in lines) == 3
-    assert lines[-1].startswith("ratio: ser_jax / librosa, CPU") and check(lines, tmp_path / "out.json")["machine"]["threads"] == 1
+    lines = run("front_ends", "--front-end", front_end, "--json", tmp_path / "out.json")
+    assert sum(line.startswith("same features") for line in lines) == 3
+    assert lines[-1].startswith(f"ratio: ser_jax / {library}, CPU")
+    assert check(lines, tmp_path / "out.json")["machine"]["threads"] == 1
 
 
 @pytest.mark.slow

@@ -163,6 +163,7 @@ class AttentiveNet:
     def loss(self, params, constants, batch, weight, key):
         model = nnx.merge(_graph(self), params)
         model.train()
+        batch = batch | {"windows": jnp.where(weight > 0, batch["windows"], 0)}  # nothing to compute for padding
         logits = model(*_inputs(constants, batch), rngs=key)["logits"]
         shares = {"emotion": 1 - self.alpha - self.beta, "arousal": self.alpha, "valence": self.beta}
         each = 0.0

@@ -20,8 +20,8 @@ def programs(net, devices, each):
     Returns:
       start: (keys uint32[R, 2], constants) -> state.
       epoch: (state, constants, keys uint32[R, steps, 2], rows int32[R, steps, B] and their weights, dev rows
-        int32[R, portions, B] and their weights, number of the epoch, patience, data) -> state; the given one is donated.
-      predict: (params, constants, rows int32[R, B], data) -> `Net.outputs`.
+        int32[R, portions, rows] and their weights, number of the epoch, patience, data) -> state; the given one is donated.
+      predict: (params, constants, rows int32[R, rows], data) -> `Net.outputs`.
 
       state has "params", "moments" of the optimiser, "best" parameters, "best_score", "best_epoch", "last_score",
       "epochs" and "active": false, and nothing changes any more, once the replica ended early.

@@ -151,15 +151,19 @@ def train_replicas(net, data, replicas, schedule, replicas_per_program=0, jobs=1
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """Steps of an epoch and portions of the dev part of the largest replica: one program serves all."""
+    """What the largest replica needs, so that one program serves all: steps of an epoch, portions of the dev part, and the
+    rows of a portion of dev and of test."""
 
     steps: int
     dev: int
+    dev_rows: int
+    test_rows: int
 
     @classmethod
     def of(cls, replicas, rows):
-        parts = [replica.train for replica in replicas], [replica.dev for replica in replicas]
-        return cls(*(max(-(-len(part) // rows) for part in some) for some in parts))
+        train, dev, test = (max(len(getattr(one, part)) for one in replicas) for part in ("train", "dev", "test"))
+        portions_of_dev, portions_of_test = -(-dev // rows), -(-test // rows)
+        return cls(-(-train // rows), portions_of_dev, -(-dev // portions_of_dev), -(-test // portions_of_test))
 
 
 def _train_group(group, data, size, net, schedule, shape, progress=None):
@@ -171,15 +175,14 @@ def _train_group(group, data, size, net, schedule, shape, progress=None):
     data = jax.device_put(data, NamedSharding(mesh_of(devices), PartitionSpec()))
 
     padded = [*group, *[group[-1]] * (len(devices) * each - len(group))]
-    rows = schedule.batch_size
     constants = put(jax.tree.map(lambda *leaves: np.stack(leaves), *(replica.constants for replica in padded)))
-    dev = put(portions([replica.dev for replica in padded], shape.dev, rows))
+    dev = put(portions([replica.dev for replica in padded], shape.dev, shape.dev_rows))
     state = start(put(np.stack([keys_of(np.random.default_rng([replica.seed, 0])) for replica in padded])), constants)
     for number in range(1, schedule.epochs + 1):
         randoms = [np.random.default_rng([replica.seed, number]) for replica in padded]
         orders = [random.permutation(replica.train) for random, replica in zip(randoms, padded)]
         keys = np.stack([keys_of(random, shape.steps) for random in randoms])
-        state = epoch(state, constants, put(keys), *put(portions(orders, shape.steps, rows)), *dev, number,
+        state = epoch(state, constants, put(keys), *put(portions(orders, shape.steps, schedule.batch_size)), *dev, number,
                       schedule.patience, data)
         going_on = bool(np.asarray(state["active"]).any())
         if progress is not None:
@@ -187,10 +190,9 @@ def _train_group(group, data, size, net, schedule, shape, progress=None):
         if not going_on:
             break
 
-    outputs = []
-    for portion in range(max(-(-len(replica.test) // rows) for replica in group)):
-        tests = [replica.test[portion * rows : (portion + 1) * rows] for replica in padded]
-        index, _ = portions(tests, 1, rows)
+    outputs, rows = [], shape.test_rows
+    for first in range(0, max(len(replica.test) for replica in group), rows):
+        index, _ = portions([replica.test[first : first + rows] for replica in padded], 1, rows)
         outputs.append(jax.device_get(predict(state["best"], constants, put(index[:, 0]), data)))
     outputs = jax.tree.map(lambda *portions: np.concatenate(portions, axis=1), *outputs)
     kept = jax.device_get({name: value for name, value in state.items() if name not in ("params", "moments")})
