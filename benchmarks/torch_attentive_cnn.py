@@ -1,7 +1,8 @@
 """The attentive CNN of ser_jax in PyTorch and its training loop, with weights copied over: the peer of the timings.
 
-Three forms of one net: `Conv2d` over an image of one channel, which is how the papers write it; `Conv1d` over the bands as
-channels; and `unfold`, a view of overlapping windows times a matrix, pooled in channels-last memory, the fastest found.
+Three forms of one net: `Conv2d` over an image of one channel, which is how the papers write it; `Conv1d` over the bands
+as channels; and `unfold`, a view of overlapping windows times a matrix, pooled in channels-last memory, the fastest
+found.
 """
 
 import numpy as np
@@ -13,7 +14,8 @@ FORMS = ("Conv2d", "Conv1d", "unfold")
 
 
 class Net(nn.Module):
-    """The net of `net` (an AttentiveNet): f32[B, T, D], f32[B, V] -> logits of emotion, arousal and valence in a row."""
+    """The net of `net` (an AttentiveNet): f32[B, T, D], f32[B, V] -> logits of emotion, arousal and valence in a
+    row."""
 
     def __init__(self, net, form):
         super().__init__()
@@ -99,8 +101,9 @@ def rows(examples, constants, index):
 
 
 def train(made, data, replica, schedule, form, seed=0):
-    """The training of `heads.replicas` for one replica: epochs of shuffled batches, the best epoch by dev UAR kept, test rows
-    predicted with it. Returns the logits."""
+    """The training of `heads.replicas` for one replica: epochs of shuffled batches, the best epoch by dev UAR kept,
+    test rows predicted with it. Returns the logits.
+    """
     torch.manual_seed(seed)
     examples = tensors(data)
     constants = {name: torch.from_numpy(values) for name, values in replica.constants.items()}

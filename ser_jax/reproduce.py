@@ -38,6 +38,9 @@ def run(args):
     corpora, workdirs = _named("--corpus", args.corpus, paper.corpora), _named("--workdir", args.workdir, paper.runs)
     if args.overrides and set(workdirs) == set(paper.runs):
         raise UsageError("--set changes the pretraining, and --workdir names a run that is taken as it is; give one of them")
+    if len(paper.runs) > 1 and any(item.startswith("data.corpora=") for item in args.overrides):
+        raise UsageError("--set data.corpora: the pretrainings of this paper differ in just that; take finished runs by "
+                         "--workdir NAME=DIR")
     for option, folders, file, verb in (("--corpus", corpora, "prepared.json", "prepare"),
                                         ("--workdir", workdirs, "config.json", "pretrain")):
         for folder in folders.values():
@@ -80,8 +83,9 @@ class _Chain:
             if name in runs and name not in self.given and (not run.on or run.on in self.corpora):
                 self._pretrain(name, run)
         self.results.unlink(missing_ok=True)  # a second call must not list the rows of the first
-        for name in self.workdirs.keys() - self.given:
-            self._evaluate(name)
+        for name in self.workdirs:
+            if name not in self.given:
+                self._evaluate(name)
         for name, item in self.paper.features.items():
             self._export(name, item)
         rows = {}
@@ -107,7 +111,7 @@ class _Chain:
         self.workdirs[name] = self.out / "runs" / name
         overrides = list(self.args.overrides)
         if run.on:
-            overrides.insert(0, f"data.corpora={self.corpora[run.on]}")
+            overrides += [f"data.corpora={self.corpora[run.on]}", "data.splits=", "data.eval_splits=", "data.holdout=0"]
         elif self.reduced:
             for folder, options in run.reduced_corpora.items():
                 self._prepare_embedded(folder, options)

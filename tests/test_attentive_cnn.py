@@ -35,7 +35,9 @@ def test_parameter_counts_are_those_of_the_specification(values, parameters):
 
 def test_windows_of_748_frames():
     config = AttentiveCNNConfig()
-    assert config.windows(748) == 8 and config.windows(config.frames(8)) == 8 and config.windows(config.frames(8) - 1) == 7
+    assert (
+        config.windows(748) == 8 and config.windows(config.frames(8)) == 8 and config.windows(config.frames(8) - 1) == 7
+    )
     assert config.windows(96) == 0 and config.windows(config.frames(1)) == 1 and config.windows(3) == 0
     assert config.windows_with_sound(np.array([0, 1, 90, 91, 748])).tolist() == [0, 1, 1, 2, 9]
 
@@ -128,16 +130,28 @@ def test_an_input_shorter_than_a_window_is_refused():
 def test_the_gradient_of_the_whole_net_is_that_of_finite_differences():
     net = AttentiveNet(AttentiveCNNConfig(4, 4, 2, 4, 0.0), BANDS, 3, 2, 4, 1e-3, 0.2, 0.3)
     random = np.random.default_rng(0)
-    batch = {"frames": random.normal(size=(6, FRAMES, BANDS)), "count": np.array([26, 26, 20, 9, 26, 4]),
-             "vector": random.normal(size=(6, 2)), "windows": np.array([3, 3, 3, 2, 3, 1]),
-             "emotion": np.array([0, 1, 2, 3, 0, 1]), "arousal": np.array([0, 1, 2, -1, 0, 1]), "valence": np.array([2, -1, 1, 0, 0, 2])}
-    constants = {"frames_shift": np.full(BANDS, 0.3), "frames_scale": np.full(BANDS, 1.5), "vector_shift": np.zeros(2),
-                 "vector_scale": np.ones(2)}
+    batch = {
+        "frames": random.normal(size=(6, FRAMES, BANDS)),
+        "count": np.array([26, 26, 20, 9, 26, 4]),
+        "vector": random.normal(size=(6, 2)),
+        "windows": np.array([3, 3, 3, 2, 3, 1]),
+        "emotion": np.array([0, 1, 2, 3, 0, 1]),
+        "arousal": np.array([0, 1, 2, -1, 0, 1]),
+        "valence": np.array([2, -1, 1, 0, 0, 2]),
+    }
+    constants = {
+        "frames_shift": np.full(BANDS, 0.3),
+        "frames_scale": np.full(BANDS, 1.5),
+        "vector_shift": np.zeros(2),
+        "vector_scale": np.ones(2),
+    }
     shapes = jax.eval_shape(net.init, jax.random.key(0), constants)
     start = {name: 3 * random.normal(size=leaf.shape) for name, leaf in shapes.items()}
     weight = np.array([1, 1, 1, 1, 1, 0.0])
     with jax.enable_x64(True):
-        loss = jax.jit(jax.value_and_grad(lambda params, batch, weight: net.loss(params, constants, batch, weight, None)))
+        loss = jax.jit(
+            jax.value_and_grad(lambda params, batch, weight: net.loss(params, constants, batch, weight, None))
+        )
         value, gradient = loss(start, batch, weight)
         norm = sum(float((leaf**2).sum()) for leaf in gradient.values()) ** 0.5
         assert all(leaf.dtype == np.float64 and np.any(leaf) for leaf in gradient.values())
@@ -157,7 +171,7 @@ def test_the_gradient_of_the_whole_net_is_that_of_finite_differences():
 
 
 def features(extra=None, seed=0, frames=FRAMES):
-    """30 utterances of 6 speakers: the level of a band tells which of three emotions; `extra` layers beside the frames."""
+    """30 utterances of 6 speakers: the level of a band tells which of three emotions; beside them `extra` layers."""
     random = np.random.default_rng(seed)
     label = np.arange(30) % 3
     counts = np.where(np.arange(30) < 4, frames, random.integers(8, 23, 30))
@@ -166,16 +180,28 @@ def features(extra=None, seed=0, frames=FRAMES):
     layers = {"logmel": np.concatenate([counts[:, None], x.reshape(30, -1)], axis=1), **(extra or {})}
     columns = layer_columns(list(layers), [values.shape[1] for values in layers.values()])
     columns[0]["frames"] = [frames, BANDS]
-    table = pd.DataFrame({"id": [f"u{i:02d}" for i in range(30)], "speaker_id": [f"s{i // 5}" for i in range(30)],
-                          "emotion": np.array(["angry", "happy", "sad"])[label], "arousal": 1 + 4 * random.random(30)})
+    table = pd.DataFrame(
+        {
+            "id": [f"u{i:02d}" for i in range(30)],
+            "speaker_id": [f"s{i // 5}" for i in range(30)],
+            "emotion": np.array(["angry", "happy", "sad"])[label],
+            "arousal": 1 + 4 * random.random(30),
+        }
+    )
     return Features(table, np.concatenate(list(layers.values()), axis=1), {"kind": "frames", "columns": columns})
 
 
 def protocol():
     """Two folds of unequal size; u29 is in none."""
     ids = [f"u{i:02d}" for i in range(30)]
-    return Protocol("two", "", (Fold("a", tuple(ids[:16]), tuple(ids[16:20]), tuple(ids[20:29])),
-                                Fold("b", tuple(ids[17:29]), tuple(ids[10:14]), tuple(ids[:10]))))
+    return Protocol(
+        "two",
+        "",
+        (
+            Fold("a", tuple(ids[:16]), tuple(ids[16:20]), tuple(ids[20:29])),
+            Fold("b", tuple(ids[17:29]), tuple(ids[10:14]), tuple(ids[:10])),
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +227,9 @@ def test_the_head_tells_emotions_of_unseen_speakers_apart(outcome):
             np.testing.assert_allclose(values.sum(1), 1)
             right += (values.argmax(1) == [int(i[1:]) % 3 for i in ids]).tolist()
             facts = chosen[fold.name]
-            assert 1 <= facts["best_epoch"] <= facts["epochs"] == 8 and 0 <= facts["last_dev_UAR"] <= facts["dev_UAR"] <= 1
+            assert (
+                1 <= facts["best_epoch"] <= facts["epochs"] == 8 and 0 <= facts["last_dev_UAR"] <= facts["dev_UAR"] <= 1
+            )
     assert np.mean(right) > 0.7
 
 
@@ -243,7 +271,8 @@ def test_replicas_together_are_replicas_alone(extra):
     options = dataclasses.replace(TINY, epochs=3)
     alone, together = (
         AttentiveHead(dataclasses.replace(options, replicas_per_program=count)).predict_folds(
-            features(extra), "emotion", protocol(), [3, 4])
+            features(extra), "emotion", protocol(), [3, 4]
+        )
         for count in (1, 4)
     )
     for seed in range(2):
@@ -256,18 +285,37 @@ def test_the_head_is_made_by_name():
     head = make_head("attentive_cnn")
     assert (head.name, head.predicts, head.seeded, head.needs_dev) == ("attentive_cnn", "labels", True, True)
     assert dataclasses.asdict(head.options) == {
-        "epochs": 100, "batch_size": 32, "learning_rate": 1e-3, "dropout": 0.8, "alpha": 0.2, "beta": 0.2, "patience": 0,
-        "replicas_per_program": 0, "filters": 200, "kernel": 10, "stride": 3, "pool": 30}
+        "epochs": 100,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "dropout": 0.8,
+        "alpha": 0.2,
+        "beta": 0.2,
+        "patience": 0,
+        "replicas_per_program": 0,
+        "filters": 200,
+        "kernel": 10,
+        "stride": 3,
+        "pool": 30,
+    }
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs=0"), ({"batch_size": -1}, "batch_size=-1"), ({"learning_rate": 0.0}, "learning_rate=0"),
-        ({"learning_rate": np.nan}, "learning_rate=nan"), ({"beta": np.nan}, "beta=nan"),
-        ({"dropout": 1.0}, "dropout=1"), ({"alpha": 0.5, "beta": 0.5}, "alpha=0.5, beta=0.5"), ({"alpha": -0.1}, "alpha=-0.1"),
-        ({"patience": -1}, "patience=-1"), ({"replicas_per_program": -1}, "replicas_per_program=-1"),
-        ({"filters": 0}, "filters=0"), ({"pool": 129}, "pool=129"), ({"stride": 0}, "stride=0"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": -1}, "batch_size=-1"),
+        ({"learning_rate": 0.0}, "learning_rate=0"),
+        ({"learning_rate": np.nan}, "learning_rate=nan"),
+        ({"beta": np.nan}, "beta=nan"),
+        ({"dropout": 1.0}, "dropout=1"),
+        ({"alpha": 0.5, "beta": 0.5}, "alpha=0.5, beta=0.5"),
+        ({"alpha": -0.1}, "alpha=-0.1"),
+        ({"patience": -1}, "patience=-1"),
+        ({"replicas_per_program": -1}, "replicas_per_program=-1"),
+        ({"filters": 0}, "filters=0"),
+        ({"pool": 129}, "pool=129"),
+        ({"stride": 0}, "stride=0"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
@@ -283,7 +331,9 @@ def test_features_and_protocols_that_do_not_fit_are_refused(extra):
 
     plain = features(extra).select_layers(["tanh", "level"])
     assert "needs one layer of frames, the features have none" in refused(plain) and "--frames" in refused(plain)
-    assert "26 frames are fewer than the 42 of a pooling window" in refused(features(), options=dataclasses.replace(TINY, pool=20))
+    assert "26 frames are fewer than the 42 of a pooling window" in refused(
+        features(), options=dataclasses.replace(TINY, pool=20)
+    )
     [first, second] = protocol().folds
     bare = Protocol("bare", "", (first, dataclasses.replace(second, dev=())))
     assert "fold 'b'" in refused(features(), bare) and "dev part" in refused(features(), bare)

@@ -32,7 +32,7 @@ def model_of(config, seed=0):
 
 def test_numbers_of_parameters_are_the_published_ones():
     assert number_of_parameters(AutoencoderConfig()) == 2_659_968
-    # encoder and decoder 689,664 each, representation 262,656, projections 32,896 and 16,512 (systems of auDeep)
+    # encoder and decoder 689,664 each, representation 262,656, projections 32,896 and 16,512 (auDeep's sizes)
     assert number_of_parameters(AutoencoderConfig(decoder="unidirectional")) == 2 * 689_664 + 262_656 + 32_896 + 16_512
 
 
@@ -126,6 +126,9 @@ def test_frame_dropout_blinds_the_encoder_and_leaves_target_and_decoder_alone():
     np.testing.assert_allclose(blind["taps"]["representation"][0], silent["taps"]["representation"][0], atol=1e-6)
     np.testing.assert_array_equal(blind["target"], x)
     half = AutoencoderConfig(units=4, dropout=0.0, frame_dropout=0.5).build(BANDS, rngs=nnx.Rngs(0))
+    half.eval()
+    representation = model_of(config)(x, mask)["taps"]["representation"][0]  # the same weights
+    np.testing.assert_array_equal(half(x, mask)["taps"]["representation"][0], representation)
     half.train()
     seen = [half(x, mask, rngs=nnx.Rngs(dropout=key))["taps"]["representation"][0] for key in (1, 1, 2)]
     np.testing.assert_array_equal(seen[0], seen[1])

@@ -100,3 +100,29 @@ def test_ratio_is_the_median_within_rounds(monkeypatch):
     assert calls == ["a", "b", "b", "a", "a", "b"]
     assert seconds["wall"]["a"].tolist() == [1, 30, 3] and seconds["wall"]["b"].tolist() == [2, 20, 9]
     assert timing.ratio(seconds, "a", "b")["wall"] == 0.5  # of 1/2, 30/20, 3/9; the ratio of the medians is 1/3
+
+
+@pytest.mark.slow
+def test_attentive_cnn_step(tmp_path):
+    pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
+    lines = run("attentive_cnn_step", "--json", tmp_path / "out.json")
+    content = check(lines, tmp_path / "out.json")
+    assert sum(line.startswith("same net") for line in lines) == 3
+    assert [row["step"] for row in content["table"]] == ["ser_jax", "torch Conv2d", "torch Conv1d", "torch unfold"]
+
+
+@pytest.mark.slow
+def test_replicas(tmp_path):
+    pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
+    content = check(run("replicas", "--threads", 1, "--json", tmp_path / "out.json"), tmp_path / "out.json")
+    assert [row["loop"] for row in content["table"]] == ["ser_jax, 1 in a program", "ser_jax, 2 in a program", "torch, one process"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["autoencoder_step", "autoencoder_export"])
+def test_autoencoder(script, tmp_path):
+    pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
+    lines = run(script, "--threads", 1, "--json", tmp_path / "out.json")
+    content = check(lines, tmp_path / "out.json")
+    assert lines[0].startswith("same net")
+    assert [next(iter(row.values())) for row in content["table"]] == ["ser_jax", "torch nn.GRU", "torch TF1 cell"]

@@ -13,7 +13,7 @@ ABOVE, BELOW = np.nextafter(2, 3), np.nextafter(4, 3)
 
 @pytest.mark.parametrize(
     ("rating", "name"),
-    [(1, "low"), (2, "low"), (ABOVE, "medium"), (3, "medium"), (BELOW, "medium"), (4, "high"), (5, "high")],
+    [(0.5, "low"), (1, "low"), (2, "low"), (ABOVE, "medium"), (3, "medium"), (BELOW, "medium"), (4, "high"), (5, "high"), (5.5, "high")],
 )
 def test_low_ends_at_2_and_high_begins_at_4(rating, name):
     assert BINS[bins([rating], ["a"], "arousal")[0]] == name
@@ -24,7 +24,7 @@ def test_an_unknown_rating_has_no_bin():
     assert UNKNOWN not in range(len(BINS))
 
 
-@pytest.mark.parametrize("rating", [np.nextafter(1, 0), np.nextafter(5, 6), 0.0, -1.0, np.inf, -np.inf])
+@pytest.mark.parametrize("rating", [np.nextafter(0.5, 0), np.nextafter(5.5, 6), 0.0, -1.0, np.inf, -np.inf])
 def test_a_rating_that_cannot_be_names_its_utterance(rating):
     with pytest.raises(UserError, match=r"arousal of 'second' is .*from 1 to 5 \(1 such rows\).*--where"):
         bins([np.nan, rating, 3.0], ["first", "second", "third"], "arousal")

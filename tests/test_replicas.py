@@ -19,8 +19,8 @@ from ser_jax.heads.replicas import Replica, Schedule, train_replicas
 
 @dataclasses.dataclass(frozen=True)
 class Counter:
-    """Its one parameter is the sum of the values of the rows that it was trained on; the nearer that is to the mean value of
-    the dev rows, the better."""
+    """Its one parameter is the sum of the values of the rows that it was trained on; the nearer that is to the mean
+    value of the dev rows, the better."""
 
     def optimiser(self):
         return optax.sgd(1.0)
@@ -136,7 +136,10 @@ def test_together_is_alone_and_the_same_seed_gives_the_same_numbers():
     # Replicas 0 and 2 share a seed, not the rows; the start is the same, what follows is not.
     assert np.abs(params_of(alone[0]) - params_of(alone[2])).max() > 1e-3
     other_seed = dataclasses.replace(group[0], seed=5)
-    assert np.abs(params_of(train_replicas(Softmax(), POINTS, [other_seed], schedule)[0]) - params_of(alone[0])).max() > 1e-3
+    assert (
+        np.abs(params_of(train_replicas(Softmax(), POINTS, [other_seed], schedule)[0]) - params_of(alone[0])).max()
+        > 1e-3
+    )
 
 
 def test_parts_must_not_be_empty_and_options_are_checked():

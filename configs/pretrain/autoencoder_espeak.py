@@ -19,5 +19,5 @@ def config():
         task=ReconstructionConfig(bucket_seconds=(2.5, 4.0)),
         data=Data(corpora=("prepared/espeak",), splits=("train",), eval_splits=("dev",)),
         optim=Optim(learning_rate=2e-3, epsilon=1e-8, clip_value=2.0, decay="cosine"),
-        train=Train(steps=300, batch_size=16, log_every=20, eval_every=100, save_every=100),
+        train=Train(steps=200, batch_size=16, log_every=20, eval_every=100, save_every=100),
     )

@@ -6,8 +6,9 @@ window removed), 128 triangles on HTK's scale with corners on whole bins, decibe
 utterance, clipped, then stretched so that the smallest value of the utterance is −1 and the largest +1. Scale factors of
 the power cancel and are left out. Shapes: B batch, T samples, F = 1 + (T − 1280) // 640 frames, 25 a second.
 
-One departure: an utterance whose decibels are all alike (digital silence above all) is −1 throughout; auDeep fails on
-silence and gives 0 for other constants.
+Two departures. What pads an utterance is masked; auDeep fills it up with zeros to its fixed length before all else, and
+trains on that silence. An utterance whose decibels are all alike (digital silence above all) is −1 throughout; auDeep fails
+on silence and gives 0 for other constants.
 """
 
 import jax.numpy as jnp

@@ -41,7 +41,7 @@ class Features:
     Attributes:
       table: pandas table, one row per embedding, with COLUMNS first; other columns of the file follow.
       embedding: float32[N, D].
-      metadata: JSON-able; see design §4. `features_hash` is kept current by `read_features` and `write_features`.
+      metadata: JSON-able; `export.run._metadata` says what of. `features_hash` is kept current by `read_features` and `write_features`.
     """
 
     table: "pandas.DataFrame"  # noqa: F821  (pandas is imported where it is used)

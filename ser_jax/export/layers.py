@@ -5,7 +5,7 @@ import numpy as np
 from ser_jax.files import canonical_hash
 
 # What must be equal for a head to accept features: the extractor, not the corpus or the versions.
-EXTRACTOR_KEYS = ("kind", "linguistic", "layer", "pooling", "chunk_seconds", "front_end")
+EXTRACTOR_KEYS = ("kind", "linguistic", "layer", "pooling", "chunk_seconds", "front_end", "fitted")
 
 
 def layer_columns(layers, widths):
@@ -25,8 +25,9 @@ def extractor_hash(metadata, dimension):
     if metadata.get("fused"):
         return canonical_hash(["fused", *(_extractor_of_fused(metadata, column) for column in metadata["columns"])])
     made = {key: metadata.get(key) for key in EXTRACTOR_KEYS}
-    if made["front_end"] is None:
-        del made["front_end"]  # so that heads saved before there were any are still accepted
+    for key in ("front_end", "fitted"):
+        if made[key] is None:
+            del made[key]  # so that heads saved before there were any are still accepted
     columns = metadata.get("columns") or []
     if len(columns) > 1:  # the same layers may be asked for by a pattern or by their names
         made["layer"] = ",".join(column["layer"] for column in columns)

@@ -1,8 +1,8 @@
 """The head `attentive_cnn`: the attentive convolutional net of Neumann and Vu (2019) on log-mel frames, alone or beside
 other features (an autoencoder's representation), trained on the training side of every fold with every seed.
 
-The features have one layer of frames; all their other layers are put beside the attention's output. Emotion is the task;
-arousal and valence in three bins are auxiliary targets where the corpus rates them.
+The features have one layer of frames; all their other layers are put beside the attention's output. Emotion is the
+task; arousal and valence in three bins are auxiliary targets where the corpus rates them.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ class AttentiveHead:
 
         Raises:
           UserError: not exactly one layer of frames, frames fewer than a pooling window, a fold without dev or with one
-            class only, ratings outside [1, 5].
+            class only, ratings that are learnt and not on a scale from 1 to 5.
         """
         config, table = self.options.model, features.table
         layer, others = _layers(features)
@@ -110,18 +110,39 @@ class AttentiveHead:
         ids = table["id"].to_numpy(dtype=object)
         # Windows that no utterance reaches are not stored; the net knows that they are zero.
         stored = np.ascontiguousarray(frames[:, : config.frames(max(int(used.max()), 1))])
-        data = {"frames": stored, "count": counts.astype(np.int32), "windows": used,
-                "vector": np.concatenate([features.embedding[:, :0], *others.values()], axis=1),
-                "emotion": emotion.reshape(-1).astype(np.int32)}
-        data |= {name: bins(table[name], ids, name) for name in RATINGS}
+        data = {
+            "frames": stored,
+            "count": counts.astype(np.int32),
+            "windows": used,
+            "vector": np.concatenate([features.embedding[:, :0], *others.values()], axis=1),
+            "emotion": emotion.reshape(-1).astype(np.int32),
+        }
+        for name, share in zip(RATINGS, (self.options.alpha, self.options.beta), strict=True):
+            # A rating that is not learnt may be on any scale.
+            data[name] = bins(table[name] if share else np.full(len(ids), np.nan), ids, name)
 
         folds = [_fold(fold, ids, emotion) for fold in protocol.folds]
         constants = _constants(frames, counts, list(others.values()), [train for train, _, _ in folds])
-        net = AttentiveNet(config, frames.shape[2], windows, data["vector"].shape[1], len(labels),
-                           self.options.learning_rate, self.options.alpha, self.options.beta)
+        net = AttentiveNet(
+            config,
+            frames.shape[2],
+            windows,
+            data["vector"].shape[1],
+            len(labels),
+            self.options.learning_rate,
+            self.options.alpha,
+            self.options.beta,
+        )
         replicas = [Replica(seed, *fold, own) for seed in seeds for fold, own in zip(folds, constants)]
-        trained = train_replicas(net, data, replicas, self.options.schedule, self.options.replicas_per_program, jobs,
-                                 f"{self.name} {protocol.name}")
+        trained = train_replicas(
+            net,
+            data,
+            replicas,
+            self.options.schedule,
+            self.options.replicas_per_program,
+            jobs,
+            f"{self.name} {protocol.name}",
+        )
         outcome, trained = FoldsOutcome(labels.tolist(), [], [], []), iter(trained)
         for _ in seeds:
             scores, chosen, representations = {}, {}, {}
@@ -129,8 +150,12 @@ class AttentiveHead:
                 replica = next(trained)
                 scores[fold.name] = ids[test].tolist(), _probabilities(replica.outputs["logits"])
                 representations[fold.name] = replica.outputs["representation"]
-                chosen[fold.name] = {"best_epoch": replica.best_epoch, "dev_UAR": round(replica.best_score, 6),
-                                     "last_dev_UAR": round(replica.last_score, 6), "epochs": replica.epochs}
+                chosen[fold.name] = {
+                    "best_epoch": replica.best_epoch,
+                    "dev_UAR": round(replica.best_score, 6),
+                    "last_dev_UAR": round(replica.last_score, 6),
+                    "epochs": replica.epochs,
+                }
             outcome.scores.append(scores)
             outcome.chosen.append(chosen)
             outcome.representations.append(representations)
@@ -206,8 +231,8 @@ def _layers(features):
     names = features.frame_layers
     if len(names) != 1:
         raise UserError(
-            f"--head attentive_cnn needs one layer of frames, the features have {', '.join(names) or 'none'}; make some "
-            "with `ser-jax export --frames logmel26` (and put other features beside them with `export --fuse`)"
+            f"--head attentive_cnn needs one layer of frames, the features have {', '.join(names) or 'none'}; make "
+            "some with `ser-jax export --frames logmel26` (and put other features beside them with `export --fuse`)"
         )
     others = {}
     for column in features.metadata["columns"]:
@@ -219,11 +244,14 @@ def _layers(features):
 def _fold(fold, ids, emotion):
     """Row numbers of train, dev and test."""
     if not fold.dev:
-        raise UserError(f"fold {fold.name!r}: --head attentive_cnn needs a dev part to choose the epoch; use a protocol "
-                        "with one")
+        raise UserError(
+            f"fold {fold.name!r}: --head attentive_cnn needs a dev part to choose the epoch; use a protocol with one"
+        )
     train, dev, test = (np.flatnonzero(np.isin(ids, part)) for part in (fold.train, fold.dev, fold.test))
     if len(set(emotion[train])) < 2:
-        raise UserError(f"fold {fold.name!r}: the training part has one class only; choose another --protocol or --classes")
+        raise UserError(
+            f"fold {fold.name!r}: the training part has one class only; choose another --protocol or --classes"
+        )
     return train, dev, test
 
 
@@ -249,8 +277,12 @@ def _constants(frames, counts, others, trains):
             bounded = np.abs(own).max() <= 1
             shifts.append(np.zeros(own.shape[1]) if bounded else own.mean(0))
             scales.append(np.ones(own.shape[1]) if bounded else _inverse(own.std(0)))
-        constants = {"frames_shift": mean, "frames_scale": _inverse(spread), "vector_shift": np.concatenate(shifts),
-                     "vector_scale": np.concatenate(scales)}
+        constants = {
+            "frames_shift": mean,
+            "frames_scale": _inverse(spread),
+            "vector_shift": np.concatenate(shifts),
+            "vector_scale": np.concatenate(scales),
+        }
         made.append({name: values.astype(np.float32) for name, values in constants.items()})
     return made
 

@@ -125,7 +125,7 @@ def cross_validate(
     audited = audit(protocol, table, bool(metadata.get("linguistic")), synthetic)
     notes += left_out + audited.lines
     stamps = audited.stamps
-    if any("fitted" in part for part in (metadata, *(metadata.get("fused") or []))):
+    if _fitted(metadata):
         stamps = ["LEAKY", *(stamp for stamp in stamps if stamp != "LEAKY")]
         notes.append("LEAKY: the features are representations of nets that were trained on labels of these utterances")
 
@@ -198,6 +198,11 @@ def cross_validate(
     if keep_representations:
         outcome.representations = representations(parts, target, protocol, fitter, trained, seed)
     return outcome
+
+
+def _fitted(metadata):
+    """Whether labels went into the features, or into a part of them, however often they were fused."""
+    return "fitted" in metadata or any(_fitted(part) for part in metadata.get("fused") or [])
 
 
 def _holds_floats(features, target):

@@ -1,7 +1,7 @@
 """The compiled programs that train replicas (`heads.replicas`): their start, an epoch, predictions.
 
-Each is written for one replica and made to serve several: stacked on the leading axis with `jax.vmap`, split over devices
-with `jax.shard_map`. Shapes: R replicas of a program.
+Each is written for one replica and made to serve several: stacked on the leading axis with `jax.vmap`, split over
+devices with `jax.shard_map`. Shapes: R replicas of a program.
 """
 
 import functools
@@ -20,7 +20,8 @@ def programs(net, devices, each):
     Returns:
       start: (keys uint32[R, 2], constants) -> state.
       epoch: (state, constants, keys uint32[R, steps, 2], rows int32[R, steps, B] and their weights, dev rows
-        int32[R, portions, rows] and their weights, number of the epoch, patience, data) -> state; the given one is donated.
+        int32[R, portions, rows] and their weights, number of the epoch, patience, data) -> state; the given one is
+        donated.
       predict: (params, constants, rows int32[R, rows], data) -> `Net.outputs`.
 
       state has "params", "moments" of the optimiser, "best" parameters, "best_score", "best_epoch", "last_score",
@@ -31,8 +32,16 @@ def programs(net, devices, each):
     def start(key, constants):
         params = net.init(_key(key), constants)
         lowest, none = jnp.float32(-jnp.inf), jnp.int32(0)
-        return {"params": params, "moments": optimiser.init(params), "best": params, "best_score": lowest,
-                "best_epoch": none, "last_score": lowest, "epochs": none, "active": jnp.bool_(True)}
+        return {
+            "params": params,
+            "moments": optimiser.init(params),
+            "best": params,
+            "best_score": lowest,
+            "best_epoch": none,
+            "last_score": lowest,
+            "epochs": none,
+            "active": jnp.bool_(True),
+        }
 
     def step(state, constants, key, index, weight, data):
         gradient = jax.grad(net.loss)(state["params"], constants, _rows(data, index), weight, _key(key))
@@ -74,8 +83,11 @@ def programs(net, devices, each):
             function = jax.shard_map(function, mesh=mesh_of(devices), check_vma=False, **specs)
         return jax.jit(function, **options)
 
-    return (compiled(_for_each(start, each, (0, 0)), 2, 0), compiled(epoch, 7, 3, donate_argnums=0),
-            compiled(_for_each(predict, each, (0, 0, 0, None)), 3, 1))
+    return (
+        compiled(_for_each(start, each, (0, 0)), 2, 0),
+        compiled(epoch, 7, 3, donate_argnums=0),
+        compiled(_for_each(predict, each, (0, 0, 0, None)), 3, 1),
+    )
 
 
 def _for_each(function, count, axes):
@@ -84,10 +96,15 @@ def _for_each(function, count, axes):
         return jax.vmap(function, axes)
 
     def alone(*arguments):
-        return jax.tree.map(lambda a: a[None], function(*(
-            argument if axis is None else jax.tree.map(lambda a: a[0], argument)
-            for argument, axis in zip(arguments, axes)
-        )))
+        return jax.tree.map(
+            lambda a: a[None],
+            function(
+                *(
+                    argument if axis is None else jax.tree.map(lambda a: a[0], argument)
+                    for argument, axis in zip(arguments, axes)
+                )
+            ),
+        )
 
     return alone
 

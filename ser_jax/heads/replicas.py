@@ -1,10 +1,10 @@
 """Many trainings of one small net at once: a replica is a fold and a seed.
 
-The data lie on the device once; a replica is lists of row numbers, a seed and constants of its own. One compiled program
-trains an epoch of one or several replicas (stacked, `jax.vmap`), asks for the score of their dev rows and keeps the best
-parameters; the state is donated. Unequal replicas are padded with rows of weight 0 and steps that change nothing, so that
-a replica's numbers do not depend on which others it is trained with: order of rows and dropout are functions of its seed
-and the epoch.
+The data lie on the device once; a replica is lists of row numbers, a seed and constants of its own. One compiled
+program trains an epoch of one or several replicas (stacked, `jax.vmap`), asks for the score of their dev rows and keeps
+the best parameters; the state is donated. Unequal replicas are padded with rows of weight 0 and steps that change
+nothing, so that a replica's numbers do not depend on which others it is trained with: order of rows and dropout are
+functions of its seed and the epoch.
 
 On a CPU one replica after the other is quickest, spread over processes by `jobs`; accelerators take as many as fit.
 Shapes: R replicas of a program, E steps of an epoch, B rows of a batch.
@@ -125,7 +125,8 @@ def train_replicas(net, data, replicas, schedule, replicas_per_program=0, jobs=1
     if replicas_per_program < 0:
         raise UsageError(f"replicas_per_program={replicas_per_program}: must be at least 1, or 0 for the default")
     if min(replica.seed for replica in replicas) < 0:
-        raise UsageError(f"--seed {min(replica.seed for replica in replicas)}: must be at least 0 for a net that is trained")
+        lowest = min(replica.seed for replica in replicas)
+        raise UsageError(f"--seed {lowest}: must be at least 0 for a net that is trained")
     empty = [name for replica in replicas for name in ("train", "dev", "test") if not len(getattr(replica, name))]
     if empty:
         raise ValueError(f"a replica without {empty[0]} rows")
@@ -151,8 +152,8 @@ def train_replicas(net, data, replicas, schedule, replicas_per_program=0, jobs=1
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """What the largest replica needs, so that one program serves all: steps of an epoch, portions of the dev part, and the
-    rows of a portion of dev and of test."""
+    """What the largest replica needs, so that one program serves all: steps of an epoch, portions of the dev part, and
+    the rows of a portion of dev and of test."""
 
     steps: int
     dev: int
@@ -182,8 +183,16 @@ def _train_group(group, data, size, net, schedule, shape, progress=None):
         randoms = [np.random.default_rng([replica.seed, number]) for replica in padded]
         orders = [random.permutation(replica.train) for random, replica in zip(randoms, padded)]
         keys = np.stack([keys_of(random, shape.steps) for random in randoms])
-        state = epoch(state, constants, put(keys), *put(portions(orders, shape.steps, schedule.batch_size)), *dev, number,
-                      schedule.patience, data)
+        state = epoch(
+            state,
+            constants,
+            put(keys),
+            *put(portions(orders, shape.steps, schedule.batch_size)),
+            *dev,
+            number,
+            schedule.patience,
+            data,
+        )
         going_on = bool(np.asarray(state["active"]).any())
         if progress is not None:
             progress.update(len(group) if going_on else len(group) * (schedule.epochs - number + 1))

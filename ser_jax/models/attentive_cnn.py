@@ -1,8 +1,8 @@
 """Attentive convolutional net on log-mel frames beside a vector of constants (Neumann and Vu 2017, 2019).
 
 A wide convolution over time, max-pooling, attention over the pooled windows; the sum is put beside features made
-elsewhere (an autoencoder's, say) and three linear heads predict emotion, arousal and valence. Shapes: B batch, T frames,
-D bands, C filters, P positions of the convolution, S pooling windows, V values of the vector.
+elsewhere (an autoencoder's, say) and three linear heads predict emotion, arousal and valence. Shapes: B batch, T
+frames, D bands, C filters, P positions of the convolution, S pooling windows, V values of the vector.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ class AttentiveCNNConfig:
       filters: of the convolution.
       kernel: frames that a filter spans; all bands.
       stride: frames between two positions of a filter.
-      pool: positions in a pooling window, which is also the distance of two windows; an incomplete last one is not used.
+      pool: positions in a pooling window, which is also the distance of two windows; an incomplete last one is not
+        used.
       dropout: share of the concatenation that is dropped in training (0.8 on IEMOCAP, 0.7 on MSP-IMPROV).
     """
 
@@ -70,10 +71,13 @@ class AttentiveCNN(nnx.Module):
     """
 
     def __init__(self, config, bands, windows, values, classes, *, rngs):
-        # Glorot's bounds sqrt(6 / (fan in + fan out)). The convolution is one of height `kernel` and width D over an image of
-        # one channel, which its fans are those of. (All are one draw because each costs half a second of compilation.)
+        # Glorot's bounds sqrt(6 / (fan in + fan out)). The convolution is one of height `kernel` and width D over an
+        # image of one channel, which its fans are those of. (All are one draw because each costs half a second of
+        # compilation.)
         seen, width, filters = config.kernel * bands, config.filters + values, config.filters
-        draws = jax.random.uniform(rngs.params(), (seen * filters + filters + width * sum(classes.values()),), minval=-1)
+        draws = jax.random.uniform(
+            rngs.params(), (seen * filters + filters + width * sum(classes.values()),), minval=-1
+        )
         kernel, attention, heads = jnp.split(draws, [seen * filters, (seen + 1) * filters])
         self.kernel = nnx.Param(kernel.reshape(config.kernel, bands, filters) * (6 / (seen + seen * filters)) ** 0.5)
         self.bias = nnx.Param(jnp.zeros(filters))
@@ -117,8 +121,8 @@ def conv_max(x, kernel, used, stride, pool):
     """Strongest response of every filter in each pooling window: convolution and max-pooling as one operation.
 
     Its backward pass is sparse: a window sends its gradient to the one position that won, whose frames lie side by side
-    in memory. As a convolution that pass would cost as much as the forward one, here it is a tenth. On a CPU the forward
-    pass goes window by window, so that the patches stay in the cache, and leaves out windows of zeros.
+    in memory. As a convolution that pass would cost as much as the forward one, here it is a tenth. On a CPU the
+    forward pass goes window by window, so that the patches stay in the cache, and leaves out windows of zeros.
 
     Args:
       x: f32[B, T, D].
@@ -153,7 +157,9 @@ def _conv_max_forward(x, kernel, used, stride, pool):
         row, used = item
 
         def add_window(window, found):
-            seen = jax.lax.dynamic_slice(row, (window * pool * stride * bands,), (((pool - 1) * stride + size) * bands,))
+            seen = jax.lax.dynamic_slice(
+                row, (window * pool * stride * bands,), (((pool - 1) * stride + size) * bands,)
+            )
             return [jax.lax.dynamic_update_slice(a, b, (window, 0)) for a, b in zip(found, some(seen, 1))]
 
         nothing = [jnp.zeros((windows, filters), kind) for kind in (x.dtype, jnp.int8)]

@@ -1,4 +1,4 @@
-"""Recurrent sequence-to-sequence autoencoder of spectrograms: auDeep's "t-rae" (Freitag et al. 2018; Neumann and Vu 2019).
+"""Recurrent sequence-to-sequence autoencoder of spectrograms: auDeep's "t-rae" (Freitag et al. 2017; Neumann and Vu 2019).
 
 The encoder's final states become one vector, the representation; the decoder unrolls it into the spectrogram again, last
 frame first, and reads the true frames shifted by one on the way. Shapes: B batch, F frames, D bands.
@@ -116,7 +116,7 @@ class Autoencoder(nnx.Module):
         else:
             self.projection = _linear(units, bands, rngs=rngs)  # auDeep's decoder that can be fed its own output has two
             self.output = _linear(bands, bands, rngs=rngs)
-        self.keep_frames, self.frame_dropout = 1 - config.frame_dropout, nnx.Dropout(config.frame_dropout)
+        self.frame_dropout = nnx.Dropout(config.frame_dropout)
 
     def __call__(self, x, mask, *, rngs=None):
         """Applies the net.
@@ -133,7 +133,7 @@ class Autoencoder(nnx.Module):
           taps: {"encoder_1", …: (f32[B, F, units], bool[B, F]), "representation": (f32[B, 1, R], bool[B, 1])}.
         """
         x = apply_mask(x, mask)
-        seen = self.frame_dropout(jnp.ones_like(x[..., :1]), rngs=rngs) * self.keep_frames  # frames go whole, unscaled
+        seen = self.frame_dropout(jnp.ones_like(x[..., :1]), rngs=rngs) > 0  # frames go whole; those that stay, unscaled
         _, outputs, finals = self.encoder(x * seen, mask, None, rngs)
         representation = jnp.tanh(self.representation(jnp.concatenate(finals, axis=-1)))
         reconstruction = reverse_time(self.decode(representation, reverse_time(x, mask), mask, rngs=rngs), mask)

@@ -1,6 +1,6 @@
 """Reconstruction of spectrograms: what the recurrent autoencoder is pretrained on; no label is used.
 
-Spectrograms by `ser_jax.audio.audeep` (Freitag et al. 2018; Neumann and Vu 2019, §3.1).
+Spectrograms by `ser_jax.audio.audeep` (Freitag et al. 2017; Neumann and Vu 2019).
 """
 
 import dataclasses
