@@ -56,6 +56,11 @@ def run(args):
         for row in rows:
             results.append_row(out / "results.jsonl", row)
         results.print_rows(rows)
+        for row in rows:
+            beside = ", ".join(f"{name} {results.format_value(row['metric'], value)}"
+                               for name, value in (row.get("secondary") or {}).items())
+            for line in ([f"beside {row['metric']}: {beside}"] if beside else []) + row["notes"]:
+                print(f"{row['corpus']['name']}, {row['split']}: {line}", file=sys.stderr)
     return DONE
 
 

@@ -52,8 +52,8 @@ def read_options(assignments, kinds, none="none"):
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or name not in kinds:
-            known = ", ".join(kinds) or none
-            raise UsageError(f"--option {assignment}: expected NAME=VALUE{suggestion(name, kinds)}; known: {known}")
+            known, wrong = ", ".join(kinds) or none, "unknown" if equals else "expected NAME=VALUE"
+            raise UsageError(f"--option {assignment}: {wrong}{suggestion(name, kinds)}; known: {known}")
         try:
             options[name] = convert(text, kinds[name])
         except ValueError as error:

@@ -161,6 +161,10 @@ def run(args):
     kept = args.save_representations
     if kept and not kept.endswith(FORMATS):
         raise UsageError(f"--save-representations {kept}: end it in one of {', '.join(FORMATS)}")
+    read = [Path(path).resolve() for path in (args.features, args.test_features) if path]
+    for option, path in (("save-representations", kept), ("save-head", args.save_head)):
+        if path and Path(path).resolve() in read:
+            raise UsageError(f"--{option} {path}: is a file that is read here and would be lost; name another")
     if args.head and is_seeded(make_head(args.head, args.option)):
         from ser_jax import sharding
 

@@ -197,3 +197,22 @@ def test_what_cannot_stand_side_by_side_is_one_line(tmp_path, capsys):
     refused(2, "--out", a, two, out="out.h5")
     refused(2, "--layer goes with --workdir, not with --fuse", a, "--layer", "x")
     refused(2, "--corpus goes with --workdir or --functionals or --frames, not with --fuse", a, "--corpus", "x")
+
+
+def test_labels_that_differ_are_refused(tmp_path):
+    _write(tmp_path / "a.parquet", _vectors(0))
+    _write(tmp_path / "b.parquet", _vectors(1), checkpoint="b", table={"emotion": ["sad"] * 4 + ["angry", "sad"]})
+    with pytest.raises(UserError, match=r"emotion of 'u4' is 'sad' and 'angry' \(1 such"):
+        fuse.export([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "c.parquet")
+    _write(tmp_path / "b.parquet", _vectors(1), checkpoint="b", table={"emotion": ""})  # unknown there
+    fuse.export([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "c.parquet")
+    assert set(read_features(tmp_path / "c.parquet").table["emotion"]) == {"sad"}
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    values = _vectors(0)
+    values[3, 1] = np.nan
+    _write(tmp_path / "a.parquet", values)
+    _write(tmp_path / "b.parquet", _vectors(1), checkpoint="b")
+    with pytest.raises(UserError, match="a.parquet: the features of 'u3' are not finite"):
+        fuse.export([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "c.parquet")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_jax import probe
+from ser_jax import cli, probe
 from ser_jax.errors import UsageError, UserError
 from ser_jax.export.features import Features, read_features, write_features
 from ser_jax.heads import HEADS, FoldsOutcome, make_head
@@ -383,3 +383,11 @@ def test_what_does_not_fit_a_head_is_refused_in_one_line(toy_file, tmp_path):
         cross_validate(_toy(), protocol=no_dev, head="toy")
     with pytest.raises(ValueError, match="did not score the tested rows of fold 's0'"):
         cross_validate(_toy(), protocol="loso", head="forgetful")
+
+
+def test_the_features_that_are_read_are_not_written_over(tmp_path, capsys):
+    """Told before the file is even looked at."""
+    file = str(tmp_path / "f.parquet")
+    for option in ("--save-representations", "--save-head"):
+        assert cli.main(["probe", "--features", file, "--protocol", "loso", option, file, "--out", str(tmp_path)]) == 2
+        assert f"{option} {file}: is a file that is read here" in capsys.readouterr().err

@@ -41,6 +41,7 @@ def export(paths, out, max_rejects=None):
               f"({features.embedding.shape[1]} values), as in {paths[0]}")
         return
     several = [_first_pieces(read_features(path), path) for path in paths]
+    _check_labels(several, paths)
     for features in several:
         check_writable(features, out)  # before anything is left out
     corpus = _corpus([features.metadata for features in several], paths)
@@ -55,12 +56,32 @@ def _first_pieces(features, path):
     if "frame" in features.table:
         raise UserError(f"{path}: has one row per step (pooling none), which cannot stand beside others; export it "
                         "pooled")
+    bad = ~np.isfinite(features.embedding).all(axis=1)
+    if bad.any():
+        raise UserError(f"{path}: the features of {features.table['id'][bad].iloc[0]!r} are not finite "
+                        f"({int(bad.sum())} such rows); export it again")
     first = (features.table["chunk"] == 0).to_numpy()
     if first.all():
         return features
     print(f"{path}: {int((~first).sum())} rows of later pieces are left out; the first piece of each utterance is "
           "taken", file=sys.stderr)
     return features.rows(first)
+
+
+def _check_labels(several, paths):
+    """Labels stand in every file: those of one utterance must be the same, or it would be decided silently which count."""
+    first = several[0].table.set_index("id")
+    for features, path in zip(several[1:], paths[1:]):
+        other = features.table.set_index("id")
+        both = first.index.intersection(other.index)
+        for column in ("emotion", "valence", "arousal", "dominance", "speaker_id"):
+            a, b = first.loc[both, column], other.loc[both, column]
+            unknown = a.isna() | b.isna() | (a == "") | (b == "")
+            differ = ((a != b) & ~unknown).to_numpy()
+            if differ.any():
+                name = both[differ][0]
+                raise UserError(f"{paths[0]} and {path}: {column} of {name!r} is {a[name]!r} and {b[name]!r} "
+                                f"({int(differ.sum())} such utterances); export both from one prepared corpus")
 
 
 def _corpus(metadata, paths):
