@@ -69,9 +69,17 @@ def _first_pieces(features, path):
 
 
 def _check_labels(several, paths):
-    """Labels stand in every file: those of one utterance must be the same, or it would be decided silently which count."""
-    first = several[0].table.set_index("id")
-    for features, path in zip(several[1:], paths[1:]):
+    """Files of one corpus tell the same of an utterance, or it would be decided silently which of them counts.
+
+    (A file that does not tell its corpus has no say in labels.)
+    """
+    known = [(features, path) for features, path in zip(several, paths)
+             if (features.metadata.get("corpus") or {}).get("fingerprint")]
+    if len(known) < 2:
+        return
+    (lead, here), *others = known
+    first = lead.table.set_index("id")
+    for features, path in others:
         other = features.table.set_index("id")
         both = first.index.intersection(other.index)
         for column in ("emotion", "valence", "arousal", "dominance", "speaker_id"):
@@ -80,7 +88,7 @@ def _check_labels(several, paths):
             differ = ((a != b) & ~unknown).to_numpy()
             if differ.any():
                 name = both[differ][0]
-                raise UserError(f"{paths[0]} and {path}: {column} of {name!r} is {a[name]!r} and {b[name]!r} "
+                raise UserError(f"{here} and {path}: {column} of {name!r} is {a[name]!r} and {b[name]!r} "
                                 f"({int(differ.sum())} such utterances); export both from one prepared corpus")
 
 
