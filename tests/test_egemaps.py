@@ -124,6 +124,12 @@ def test_wrong_options_are_one_line_and_exit_2(tiny_corpus, options, message, tm
     assert os.listdir(tmp_path) == []
 
 
+def test_a_process_with_tensorflow_is_not_crashed(tiny_corpus, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    assert cli.main(["export", "--functionals", "eGeMAPSv02", "--corpus", str(tiny_corpus), "--out", str(tmp_path / "f.csv")]) == 1
+    assert "openSMILE and TensorFlow crash a process" in capsys.readouterr().err
+
+
 def test_without_opensmile_the_extra_is_named(tiny_corpus, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "opensmile", None)
     command = ["export", "--functionals", "eGeMAPSv02", "--corpus", str(tiny_corpus), "--out", str(tmp_path / "f.csv")]

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -161,3 +162,17 @@ def _is_cut(stream):
 
 def _one_line(error):
     return " ".join(error.error_string.split()).removeprefix("Error : ")
+
+
+def files_below(folder):
+    """Audio files below `folder` in an order that does not depend on the file system; links to folders are followed."""
+    found, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if os.path.realpath(parent) in seen:  # a link to a folder above
+            folders[:] = []
+            continue
+        seen.add(os.path.realpath(parent))
+        found += [Path(parent, name) for name in names
+                  if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())

@@ -1,7 +1,6 @@
 """Readers of corpora whose labels stand in the names of the audio files: one file, one utterance."""
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +81,12 @@ class ByName:
         yield Utterance(corpus=self.name, source=unit.path, speech=audio.read(path), language=self.language, **fields)
 
     def _files(self):
-        return audio_files(self._root)
+        return audio.files_below(self._root)
 
     @functools.cached_property
     def _root(self):
         source = self.source
-        if source.is_dir() and self.ARCHIVES and not audio_files(source):
+        if source.is_dir() and self.ARCHIVES and not audio.files_below(source):
             source = next(iter(archives.find(source, self.ARCHIVES).values()), source)
         if source.is_file():
             if archives.stem(source) is None:
@@ -161,17 +160,3 @@ def code(table, key, what):
     if key not in table:
         raise BadName(f"unknown {what} {key!r} in the name")
     return table[key]
-
-
-def audio_files(folder):
-    """Audio files below `folder` in an order that does not depend on the file system; links to folders are followed."""
-    found, seen = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if os.path.realpath(parent) in seen:  # a link to a folder above
-            folders[:] = []
-            continue
-        seen.add(os.path.realpath(parent))
-        found += [Path(parent, name) for name in names
-                  if not name.startswith(".") and name.lower().endswith(audio.SUFFIXES)]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())

@@ -4,7 +4,6 @@ File names are seven two-digit fields, `modality-channel-emotion-intensity-state
 the corpus' own description (doi:10.5281/zenodo.1188976) and is repeated below.
 """
 
-import os
 import re
 from pathlib import Path
 
@@ -52,7 +51,7 @@ class Ravdess:
     def units(self):
         """One unit per audio file; files of other kinds (video, texts, hidden files) are no part of this corpus."""
         units, self._first_path = [], {}
-        for path in _audio_files(self.source):
+        for path in audio.files_below(self.source):
             if NAME.fullmatch(path.stem) and CHANNELS.get(path.stem[3:5]) in self._left_out:
                 continue
             relative = path.relative_to(self.source).as_posix()
@@ -106,17 +105,3 @@ def name_fault(path):
     if folder and folder[1] != fields[6]:
         return f"the name says actor {fields[6]}, the folder {path.parent.name}"
     return None
-
-
-def _audio_files(folder):
-    """Audio files below `folder` in an order that does not depend on the file system; links to folders are followed."""
-    found, seen = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if os.path.realpath(parent) in seen:  # a link to a folder above
-            folders[:] = []
-            continue
-        seen.add(os.path.realpath(parent))
-        found += [Path(parent, name) for name in names
-                  if not name.startswith(".") and name.lower().endswith(audio.SUFFIXES)]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())

@@ -101,6 +101,9 @@ def _metadata(feature_set, corpus):
 
 
 def _smile(feature_set):
+    if "tensorflow" in sys.modules:
+        raise UserError("openSMILE and TensorFlow crash a process that loads both; run `ser-jax export --functionals` in one of "
+                        "its own")
     try:
         import opensmile
     except ImportError as error:
