@@ -13,6 +13,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ser_jax import config as config_module
+from ser_jax import transfer
 from ser_jax.errors import UsageError, UserError
 from ser_jax.files import read_json
 from ser_jax.network import Network
@@ -130,12 +131,13 @@ class Trained:
                                 ) from error
         self.params, self.stats = model["params"], model["stats"]
         self.hash = tree_hash(model)
-        prepared = read_json(self.workdir / "config.json").get("prepared", [])
-        self.synthetic = any(corpus["synthetic"] for corpus in prepared)
+        told = read_json(self.workdir / "config.json")
+        self.synthetic = any(one and one["synthetic"] for one in (*told.get("prepared", []), told.get("source")))
 
     @functools.cached_property
     def utterances(self):
-        """pandas.DataFrame of the utterances of the training corpora, with their part: train, dev, test or ""."""
+        """pandas.DataFrame of the utterances of the training corpora, with their part: train, dev, test or ""; and of
+        what the run it started from had heard ("source")."""
         import pandas
         path = self.workdir / "pretrained_on.parquet"
         if not path.is_file():
@@ -148,7 +150,7 @@ class Trained:
     @functools.cached_property
     def pretrained_on(self):
         """Hashes of the audio of all utterances that training or the choice of the checkpoint has seen."""
-        return set(self.utterances.loc[self.utterances["part"].isin(["train", "dev"]), "audio_sha256"])
+        return set(self.utterances.loc[self.utterances["part"].isin(transfer.HEARD), "audio_sha256"])
 
 
 def _choose(steps, wanted, metric, workdir):

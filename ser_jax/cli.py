@@ -11,6 +11,7 @@ from ser_jax.errors import FAILED, WRONG_USE, UserError, suggestion
 
 VERBS = {
     "prepare": ("ser_jax.corpora.prepare", "a corpus as you have it -> a prepared corpus (one record schema, 16 kHz, checked)"),
+    "align": ("ser_jax.align", "labels of frames: phone states or voice activity, for tasks on frames"),
     "pretrain": ("ser_jax.train", "prepared corpora -> a trained encoder; continues an interrupted run"),
     "evaluate": ("ser_jax.evaluate", "a checkpoint on its own task, one row per test part"),
     "export": ("ser_jax.export.run", "a frozen checkpoint + a prepared corpus -> a features file"),

@@ -14,6 +14,8 @@ from typing import Any
 from ser_jax.errors import UsageError, suggestion
 from ser_jax.options import convert, name_of
 
+ABOVE, HEAD = ("source", "random"), ("random", "source")  # see Transfer
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -26,6 +28,7 @@ class Data:
       eval_splits: partitions for the periodic evaluation; empty = hold speakers out of `splits` instead.
       holdout: share of speakers kept out of training for the periodic evaluation (0 = none), balanced by gender.
       test: share of speakers that neither training nor the periodic evaluation sees; `ser-jax evaluate` scores them.
+      dev_speakers, test_speakers: speaker ids, or sessions, that are held out by name instead of by share.
       seed: of the order, the crops and the hold-out.
       workers: Grain worker processes (0 = reader threads only, the faster choice for prepared corpora on few cores).
     """
@@ -36,15 +39,23 @@ class Data:
     eval_splits: tuple[str, ...] = ()
     holdout: float = 0.2
     test: float = 0.0
+    dev_speakers: tuple[str, ...] = ()
+    test_speakers: tuple[str, ...] = ()
     seed: int = 0
     workers: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """Optimiser and schedule; see `ser_jax.optim`. `epsilon` is that of adam and adamw, `weight_decay` that of adamw.
+    """Optimiser and schedule; see `ser_jax.optim`.
 
-    `clip_norm` bounds the norm of the whole gradient, `clip_value` each of its elements to ±; 0 = off.
+    Attributes:
+      epsilon: that of adam, adamw and rmsprop.
+      weight_decay: that of adamw, decoupled from the gradient.
+      clip_norm, clip_value: bound the norm of the whole gradient, and each of its elements to ±; 0 = off.
+      average_decay: of the squared gradients of rmsprop (ρ).
+      l2: λ of the penalty λ · Σ w² on the parameters that `l2_on` names (patterns, see `ser_jax.transfer`); 0 = off.
+      plateau: so many periodic evaluations in a row without a better score halve the learning rate; 0 = never.
     """
 
     name: str = "adam"
@@ -55,6 +66,10 @@ class Optim:
     clip_norm: float = 0.0
     clip_value: float = 0.0
     epsilon: float = 1e-7
+    average_decay: float = 0.9
+    l2: float = 0.0
+    l2_on: tuple[str, ...] = ("*/kernel",)
+    plateau: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +81,7 @@ class Train:
       batch_size: examples per step over all devices and processes.
       seed: of the parameters, of dropout and of the augmentation.
       log_every, eval_every, save_every: steps; 0 = only at the end.
+      patience: the run ends early after so many periodic evaluations in a row without a better score; 0 = never.
       keep: number of latest checkpoints kept, besides the best one.
       sharding: "data" (replicated parameters) or "fsdp" (parameters and optimiser state sharded too).
       profile: write a profiler trace of steps 10–15.
@@ -78,10 +94,34 @@ class Train:
     log_every: int = 10
     eval_every: int = 100
     save_every: int = 100
+    patience: int = 0
     keep: int = 2
     sharding: str = "data"
     profile: bool = False
     tensorboard: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Start from another run, and hold layers constant; see `ser_jax.transfer`.
+
+    Attributes:
+      init_from: workdir of the source; "" = random start.
+      step: its checkpoint: best, last or a number of steps.
+      freeze_layers: number of the model's layers, from the input on, that are held constant.
+      freeze: patterns of more parameters that are.
+      above: what the layers above `freeze_layers` start from: "source" or "random".
+      head: what the output layer starts from: "random" or "source" (another corpus, same task).
+      reinit: patterns of parameters that start from random values whatever the source has.
+    """
+
+    init_from: str = ""
+    step: str = "best"
+    freeze_layers: int = 0
+    freeze: tuple[str, ...] = ()
+    above: str = "source"
+    head: str = "random"
+    reinit: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +134,12 @@ class Experiment:
     data: Data = Data()
     optim: Optim = Optim()
     train: Train = Train()
+    transfer: Transfer = Transfer()
+
+    @property
+    def follows_scores(self):
+        """Whether the periodic evaluations change the run (learning rate, early stop): their record is in the state then."""
+        return bool(self.optim.plateau or self.train.patience)
 
 
 def load(path, overrides=()):
@@ -124,6 +170,13 @@ def load(path, overrides=()):
             raise UsageError(f"{path} has no function config() that returns an Experiment")
         experiment = module.config()
     return override(experiment, overrides)
+
+
+def complete(experiment):
+    """With the fields that a task takes from the files it names, so that the config of a run says all of a checkpoint."""
+    if not hasattr(experiment.task, "complete"):
+        return experiment
+    return dataclasses.replace(experiment, task=experiment.task.complete())
 
 
 def override(experiment, assignments):
@@ -172,12 +225,13 @@ def to_dict(experiment):
 
 def from_dict(value, where="config"):
     """Inverse of `to_dict`."""
-    parts = {name: value.get(name) for name in ('name', 'model', 'task', 'data', 'optim', 'train')}
+    parts = {name: value.get(name) for name in ("name", "model", "task", "data", "optim", "train")}
     try:
         for part in ("model", "task"):
             fields = dict(parts[part])
             parts[part] = _build(_registry(part)[fields.pop("kind")], fields)
-        for part, kind in (("data", Data), ("optim", Optim), ("train", Train)):
+        parts["transfer"] = value.get("transfer", {})  # runs older than that part have none
+        for part, kind in (("data", Data), ("optim", Optim), ("train", Train), ("transfer", Transfer)):
             parts[part] = _build(kind, parts[part])
         return Experiment(**parts)
     except (KeyError, TypeError) as error:

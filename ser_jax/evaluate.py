@@ -18,6 +18,8 @@ def add_arguments(parser):
     parser.add_argument("--corpus", action="append", type=Path, default=None, metavar="DIR",
                         help="prepared corpus; default: the held-out part of what the run was trained on")
     parser.add_argument("--split", default=None, help="comma list of official partitions; default: each that is there")
+    parser.add_argument("--part", choices=("dev", "test"), default=None,
+                        help="part of what the run was trained on (without --corpus); default: test, or dev where there is none")
     parser.add_argument("--step", default="best", help="best (default), last, or a number of steps")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                         help="of the task; ctc: beam_width=100, language_model=TEXT.txt|CORPUS; may be repeated")
@@ -39,11 +41,16 @@ def run(args):
     defaults = trained.network.task.options
     options = read_options(args.option, {name: type(value) for name, value in defaults.items()},
                            "none, its task has no options")
+    if args.part and (args.corpus or args.split):
+        raise UsageError("--part is a part of what the run was trained on; give it without --corpus and --split")
     corpora = pipeline.open_corpora(args.corpus or trained.experiment.data.corpora)
+    if hasattr(trained.network.task, "tune"):
+        options = _tuned(trained, args.batch_size) | options
     splits = _known_splits(args.split, corpora) if args.split else None
     rows = []
     for position, corpus in enumerate(corpora):
-        for part, table, stamps, notes in _parts(trained, corpus, position, splits, own=args.corpus is None):
+        for part, table, stamps, notes in _parts(trained, corpus, position, splits,
+                                                 args.part or args.corpus is None):
             if len(table):
                 rows += score_part(trained, corpora, part, table, args.batch_size, stamps, notes, options)
             else:
@@ -64,6 +71,26 @@ def run(args):
     return DONE
 
 
+def _tuned(trained, batch_size):
+    """Options that the task finds on the dev part of the run's own corpora; {} where there is none."""
+    import numpy as np
+    import pandas
+
+    from ser_jax.data import pipeline
+
+    used, corpora = trained.utterances, pipeline.open_corpora(trained.experiment.data.corpora)
+    watched = set(used.loc[used["part"] == "dev", "audio_sha256"])
+    tables = []
+    for position, corpus in enumerate(corpora):
+        table = corpus.index.assign(position=position, row=np.arange(len(corpus)))
+        tables.append(table[table["audio_sha256"].isin(watched) & (trained.network.task.refuse(table) == "")])
+    dev = pandas.concat(tables, ignore_index=True)
+    if dev.empty:
+        print("no dev part to tune the decoder on: its defaults are taken", file=sys.stderr)
+        return {}
+    return trained.network.task.tune(_predict(trained, corpora, dev, batch_size), dev, trained)
+
+
 def _known_splits(text, corpora):
     splits = [name.strip() for name in text.split(",")]
     known = set().union(*(corpus.index["split"] for corpus in corpora))
@@ -77,7 +104,7 @@ def _known_splits(text, corpora):
 def _parts(trained, corpus, position, splits, own):
     """(name, table, stamps, notes) of each part of a corpus: never what the checkpoint was trained on.
 
-    Audio is recognised by its hash: it may be in several corpora, or twice in one. The notes say what is left out.
+    `own`: the held-out speakers of the run itself are asked for; "dev" or "test", or True for test where there is one. Audio is recognised by its hash: it may be in several corpora, or twice in one. The notes say what is left out.
     """
     import numpy as np
     import pandas
@@ -96,7 +123,7 @@ def _parts(trained, corpus, position, splits, own):
     if splits is not None:
         parts = [(name, table["split"] == name) for name in splits]
     elif own:
-        part = "test" if seen.get("test", never).any() else "dev"
+        part = own if own is not True else "test" if seen.get("test", never).any() else "dev"
         parts = [(f"held-out {part} speakers", seen.get(part, never))]
     else:
         parts = [(name or "all", table["split"] == name) for name in sorted(set(table["split"]))]
@@ -116,6 +143,7 @@ def _known_already(used, corpus, table):
     """(stamps, notes) on what training knew of a part, though not its utterances."""
     speakers = set(table["speaker_id"]) - {""}
     heard = set(used.loc[(used["part"] == "train") & (used["corpus"] == corpus.name), "speaker_id"])
+    carried = int(table["audio_sha256"].isin(used.loc[used["part"] == "source", "audio_sha256"]).sum())
     watched = int(table["audio_sha256"].isin(used.loc[used["part"] == "dev", "audio_sha256"]).sum())
     stamps, notes = [], []
     texts = (set(table["text_hash"]) - {""}) & set(used.loc[used["part"] == "train"].get("text_hash", ()))
@@ -128,6 +156,9 @@ def _known_already(used, corpus, table):
         notes.append(f"{len(texts)} sentences, of {share} utterances, were trained on, said by others or at another time")
     if "text_hash" not in used:
         notes.append("which sentences were trained on is unknown: the run is older than that column")
+    if carried:
+        stamps.append("TRANSDUCTIVE")
+        notes.append(f"the run that this one started from has heard {carried} of the utterances")
     if watched:
         notes.append(f"the periodic evaluation, which chooses the best checkpoint, has seen {watched} of the utterances")
     return stamps, notes
@@ -135,14 +166,10 @@ def _known_already(used, corpus, table):
 
 def score_part(trained, corpora, part, table, batch_size, stamps=(), notes=(), options=None):
     """Result rows of one part, as the task defines them; `options` are those of the task."""
-    import jax
-
-    from ser_jax import results, sharding
+    from ser_jax import results
 
     corpus = corpora[table["position"].iloc[0]]
-    mesh = sharding.mesh()
-    params, stats = jax.device_put((trained.params, trained.stats), sharding.replicated(mesh))
-    scores = predict(trained.network, params, stats, corpora, table, mesh, batch_size)
+    scores = _predict(trained, corpora, table, batch_size)
     stamps = [*stamps, *(["SYNTHETIC"] if corpus.info["synthetic"] or trained.synthetic else [])]
     rows = []
     for fields in trained.network.task.rows(scores, corpus.index.iloc[table["row"]], trained, **(options or {})):
@@ -153,6 +180,17 @@ def score_part(trained, corpora, part, table, batch_size, stamps=(), notes=(), o
             corpus={"name": corpus.name, "fingerprint": corpus.fingerprint},
             checkpoint={"hash": trained.hash, "step": trained.step}, stamps=stamps, notes=list(notes)))
     return rows
+
+
+def _predict(trained, corpora, table, batch_size):
+    """`predict` with the parameters of a checkpoint on all devices."""
+    import jax
+
+    from ser_jax import sharding
+
+    mesh = sharding.mesh()
+    params, stats = jax.device_put((trained.params, trained.stats), sharding.replicated(mesh))
+    return predict(trained.network, params, stats, corpora, table, mesh, batch_size)
 
 
 def score_rows(network, params, stats, corpora, table, mesh, batch_size):

@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from ser_jax import transfer
 from ser_jax.errors import UsageError
 
 
@@ -17,6 +18,7 @@ class Network:
 
     Attributes:
       task: built from `experiment.task`.
+      frozen: set of the paths of the parameters that are held constant.
     """
 
     def __init__(self, experiment):
@@ -25,7 +27,9 @@ class Network:
             raise UsageError(f"task.min_samples={self.task.min_samples}: this model needs {experiment.model.min_samples} "
                              "samples for one step; raise task.min_samples to that")
         self._build = lambda seed: experiment.model.build(self.task.num_outputs, rngs=nnx.Rngs(seed))
-        self._graphdef = nnx.graphdef(nnx.eval_shape(lambda: self._build(0)))
+        model = nnx.eval_shape(lambda: self._build(0))
+        self._graphdef = nnx.graphdef(model)
+        self.frozen = transfer.frozen(experiment, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
     def init(self, seed):
         """(params, stats): nested dicts of arrays with string keys."""
@@ -42,9 +46,16 @@ class Network:
         batch = self.task.augment(batch, augmentation)
         model = nnx.merge(self._graphdef, params, stats)
         model.train()
+        self._hold_statistics(model)
         outputs = model(*self.task.inputs(batch), rngs=nnx.Rngs(dropout=dropout))
         loss, metrics = self.task.loss(outputs, batch)
         return loss, (metrics, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
+
+    def _hold_statistics(self, model):
+        """A batch normalisation of a constant layer stays in inference mode, with the statistics it came with."""
+        for path, module in nnx.iter_modules(model):
+            if hasattr(module, "use_running_average") and "/".join(map(str, (*path, "scale"))) in self.frozen:
+                module.use_running_average = True
 
     def apply(self, params, stats, batch):
         """Inference mode: the model's outputs (logits, taps); rows do not depend on each other."""

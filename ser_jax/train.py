@@ -24,11 +24,16 @@ def add_arguments(parser):
     parser.add_argument("--workdir", required=True, type=Path, help="folder of the run; an interrupted run continues here")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
                         help="override a field of the config; may be repeated")
+    parser.add_argument("--init-from", type=Path, metavar="WORKDIR", help="start from the checkpoint of another run (transfer)")
+    parser.add_argument("--freeze-layers", type=int, metavar="N", help="hold the first N layers of the model constant")
+    parser.add_argument("--above", choices=config_module.ABOVE, help="what the layers above them start from (default: source)")
     parser.add_argument("--stop-after", type=int, default=None, metavar="STEPS", help=argparse.SUPPRESS)
 
 
 def run(args):
-    experiment = config_module.load(args.config, args.overrides)
+    given = {"init_from": args.init_from, "freeze_layers": args.freeze_layers, "above": args.above}
+    overrides = [f"transfer.{name}={value}" for name, value in given.items() if value is not None]
+    experiment = config_module.complete(config_module.load(args.config, overrides + args.overrides))
     return train(experiment, args.workdir, stop_after=args.stop_after)
 
 
@@ -50,7 +55,7 @@ def train(experiment, workdir, *, stop_after=None):
     import jax.numpy as jnp
     import optax
 
-    from ser_jax import optim, sharding
+    from ser_jax import optim, sharding, transfer
     from ser_jax.checkpoint import Checkpoints, full_disk_named
     from ser_jax.data import pipeline, splits
     from ser_jax.evaluate import score_rows
@@ -73,46 +78,56 @@ def train(experiment, workdir, *, stop_after=None):
     sharding.check_batch_size("train.batch_size", settings.batch_size, mesh)
     sharding.use_compilation_cache()
     transform = optim.build(experiment.optim, settings.steps)
+    transform = optim.watched(transform) if experiment.follows_scores else transform
     if lead:
         lock = _lock(workdir)  # noqa: F841  (held as long as this call runs)
-        _prepare_workdir(workdir, experiment, corpora, table)
+        _prepare_workdir(workdir, experiment, corpora, table, task)
 
     # ---------------------------------------------------------------- state: one tree of arrays, born sharded
     def init():
         params, stats = network.init(settings.seed)
-        return {"params": params, "stats": stats, "opt": transform.init(params), "step": jnp.zeros((), jnp.int32)}
+        trained, _ = transfer.split(params, network.frozen)
+        return {"params": params, "stats": stats, "opt": transform.init(trained), "step": jnp.zeros((), jnp.int32)}
 
     abstract = jax.eval_shape(init)
     shardings = jax.tree.map(lambda leaf: sharding.leaf_sharding(mesh, settings.sharding, leaf), abstract)
 
     def step_fn(state, batch):
         key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
-        gradient_of = jax.value_and_grad(network.loss, has_aux=True)
-        (loss, (metrics, stats)), gradient = gradient_of(state["params"], state["stats"], batch, key)
-        update, opt = transform.update(gradient, state["opt"], state["params"])
-        params = optax.apply_updates(state["params"], update)
+        trained, constant = transfer.split(state["params"], network.frozen)
+
+        def loss_of(trained):
+            return network.loss(transfer.join(trained, constant), state["stats"], batch, key)
+
+        (loss, (metrics, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        update, opt = transform.update(gradient, state["opt"], trained)
+        params = transfer.join(optax.apply_updates(trained, update), constant)
         metrics = {"loss": loss, "grad_norm": optax.global_norm(gradient), **metrics}
         return {"params": params, "stats": stats, "opt": opt, "step": state["step"] + 1}, metrics
 
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
     all_finite = jax.jit(lambda state: jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all(),
                          out_shardings=sharding.replicated(mesh))
+    observe = jax.jit(lambda opt, score: optim.observe(opt, score, experiment.optim.plateau),
+                      out_shardings=shardings["opt"], donate_argnums=0)
 
     with (full_disk_named(workdir), Checkpoints(workdir, settings.keep, task.eval_metric) as checkpoints,
           _StopRequest() as stop):
         # ------------------------------------------------------------ resume order: 1 checkpoint of the workdir, 2 fresh
-        start, saved = checkpoints.latest or 0, checkpoints.latest
+        start, saved, told = checkpoints.latest or 0, checkpoints.latest, []
         if saved is not None:
             target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
             state = checkpoints.restore(target)
         else:
             state = jax.jit(init, out_shardings=shardings)()
+            told = []
+            state |= transfer.begin(experiment, network, state, workdir, corpora, table, told.append)
         # a run stopped where an evaluation was due saved first, to be quick: the evaluation is made up for now
         evaluated = start if checkpoints.scored or not _due(start, settings.eval_every) else start - 1
         log = RunLog(workdir, settings, start, evaluated, lead)
         log.say(f"{experiment.name}: {sum(p.size for p in jax.tree.leaves(state['params'])):,} parameters, "
                 f"{(table['part'] == 'train').sum():,} utterances, {mesh.size} {jax.devices()[0].platform} devices, "
-                + (f"continues at step {start}" if start else f"{settings.steps} steps"))
+                + (f"continues at step {start}" if start else "\n".join([f"{settings.steps} steps", *told])))
         sizes, padded = pipeline.padding(table, experiment.data, settings.batch_size)
         log.say(f"examples of {' '.join(f'{size / SAMPLE_RATE:g}' for size in sizes)} s, {padded:.1%} of them padding (first batches)")
         batches = pipeline.training_batches(corpora, table, task, experiment.data, settings.batch_size, start,
@@ -122,7 +137,7 @@ def train(experiment, workdir, *, stop_after=None):
 
         # ------------------------------------------------------------ evaluate, save, next batch, step, log: in this order
         while True:
-            last = step >= settings.steps
+            last = step >= settings.steps or _exhausted(state, settings)
             stopping = not last and (stop.requested(step) or (stop_after is not None and step - start >= stop_after))
             scores = None
             if len(dev) and step > evaluated and (last or _due(step, settings.eval_every)) and not stopping:
@@ -132,6 +147,9 @@ def train(experiment, workdir, *, stop_after=None):
                     scores = score_rows(network, state["params"], state["stats"], corpora, dev, mesh, settings.batch_size)
                 evaluated = step
                 log.write("eval", step, scores)
+                if experiment.follows_scores:
+                    state["opt"] = observe(state["opt"], scores[task.eval_metric])
+                    last = last or _exhausted(state, settings)
             better = scores is not None and scores[task.eval_metric] > checkpoints.best
             wanted = last or stopping or better or _due(step, settings.save_every)
             if scores is not None if step == saved else wanted:  # a saved step is saved again only to add its scores
@@ -163,6 +181,10 @@ def _due(step, every):
     return every > 0 and step > 0 and step % every == 0
 
 
+def _exhausted(state, settings):
+    return bool(settings.patience) and int(state["opt"]["since_best"]) >= settings.patience
+
+
 # What may change between two calls of one run: it does not change the numbers.
 FREE = {"data": {"corpora", "workers"},
         "train": {"log_every", "eval_every", "save_every", "keep", "profile", "tensorboard", "sharding"}}
@@ -181,28 +203,37 @@ def _lock(workdir):
     return lock
 
 
-def _prepare_workdir(workdir, experiment, corpora, table):
+def _prepare_workdir(workdir, experiment, corpora, table, task):
     """Writes the config and what is trained on; refuses a workdir that belongs to another run."""
     value = config_module.to_dict(experiment)
     value["prepared"] = [{"name": c.name, "fingerprint": c.fingerprint, "synthetic": c.info["synthetic"]} for c in corpora]
+    value["files"] = getattr(task, "files", {})
     path = workdir / "config.json"
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
         old |= config_module.to_dict(config_module.from_dict(old, str(path)))  # fields added since have their defaults
+        free = FREE["train"] - ({"eval_every"} if experiment.follows_scores else set())
         changed = ["the content of data.corpora"] if value["prepared"] != old.get("prepared") else []
+        changed += [f"the content of {file}" for file, digest in value["files"].items() if old.get("files", {}).get(file) != digest]
         changed += ["name"] if value["name"] != old.get("name") else []
-        for part in ("model", "task", "data", "optim", "train"):
+        for part in ("model", "task", "data", "optim", "train", "transfer"):
             now, before = value[part], old.get(part, {})
             changed += [f"{part}.{name}" for name in sorted(now.keys() | before.keys())
-                        if name not in FREE.get(part, ()) and now.get(name) != before.get(name)]
+                        if name not in {**FREE, "train": free}.get(part, ()) and now.get(name) != before.get(name)]
         if changed:
             raise UsageError(f"{workdir} belongs to another run: {', '.join(changed)} differ; choose another --workdir")
+        value["source"] = old.get("source")
     elif (workdir / "checkpoints").exists():
         raise UserError(f"{workdir} has checkpoints but no config.json, so what made them is unknown; choose another --workdir")
+    else:
+        import pandas
+
+        from ser_jax import transfer
+        value["source"], heard = transfer.provenance(experiment)
+        columns = ["corpus", "id", "speaker_id", "gender", "split", "audio_sha256", "text_hash", "part", "refused"]
+        with atomic_path(workdir / "pretrained_on.parquet") as temporary:
+            pandas.concat([table[columns], *heard]).to_parquet(temporary, index=False)
     write_json(path, value)
-    columns = ["corpus", "id", "speaker_id", "gender", "split", "audio_sha256", "text_hash", "part", "refused"]
-    with atomic_path(workdir / "pretrained_on.parquet") as temporary:
-        table[columns].to_parquet(temporary, index=False)
 
 
 class _StopRequest:

@@ -10,6 +10,7 @@ READERS = {
     "librispeech": "ser_jax.corpora.librispeech:LibriSpeech",
     "tedlium": "ser_jax.corpora.tedlium:Tedlium",
     "vctk": "ser_jax.corpora.vctk:Vctk",
+    "timit": "ser_jax.corpora.timit:Timit",
     "ravdess": "ser_jax.corpora.ravdess:Ravdess",
     "iemocap": "ser_jax.corpora.iemocap:Iemocap",
     "msp_improv": "ser_jax.corpora.msp_improv:MspImprov",

@@ -58,6 +58,17 @@ ENTRIES = (
         "via=tree|tfds  mic=1|2  scratch=FOLDER",
         "ser-jax prepare vctk --source /data/VCTK-Corpus-0.92 --out prepared/vctk"),
     Entry(
+        "timit", "read English sentences with phones marked by hand (Garofolo et al. 1993)",
+        "6,300 utterances, 5.4 h, 630 speakers; 5,040 without the sentences SA1 and SA2 that all of them say",
+        "phones (61 labels, by sample), text, speaker, gender, dialect region as session, split: train (462 speakers), "
+        "dev (50), core-test (24), test (the other 94 of TEST)",
+        "LDC user agreement (on order)", "https://catalog.ldc.upenn.edu/LDC93S1",
+        "",
+        "order it at https://catalog.ldc.upenn.edu/LDC93S1; give the folder with TRAIN and TEST; SPHERE as handed out or "
+        "RIFF, not compressed by shorten",
+        "sa=false|true (keep SA1 and SA2)  scratch=FOLDER",
+        "ser-jax prepare timit --source /data/TIMIT --out prepared/timit"),
+    Entry(
         "ravdess", "acted emotional speech and song, two English sentences (Livingstone and Russo 2018)",
         "1,440 spoken and 1,012 sung audio-only utterances, 24 actors",
         "emotion (8 classes, 6 in song), gender, speaker, the two sentences as text; in extra: intensity, repetition, "

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas
 
-from ser_jax.errors import UsageError, UserError
+from ser_jax.errors import UsageError, UserError, suggestion
 from ser_jax.protocols.audit import normalise_text
 
 PARTS = ("train", "dev", "test")
@@ -22,7 +22,7 @@ def assign(corpora, data, task):
 
     Returns:
       pandas.DataFrame, one row per utterance of the union: position (of the corpus in the list), row (in the corpus),
-      corpus, id, speaker_id, gender, split, num_samples, audio_sha256, text_hash, part ("train", "dev", "test" or ""), refused
+      corpus, id, speaker_id, session, gender, split, num_samples, audio_sha256, text_hash, part ("train", "dev", "test" or ""), refused
       (reason or ""), size (samples that a training example of it is padded or cut to). Utterances outside the asked
       splits have part "" and no reason.
 
@@ -31,7 +31,7 @@ def assign(corpora, data, task):
     """
     tables = []
     for position, corpus in enumerate(corpora):
-        columns = ["id", "speaker_id", "gender", "split", "num_samples", "audio_sha256"]
+        columns = ["id", "speaker_id", "session", "gender", "split", "num_samples", "audio_sha256"]
         table = corpus.index[columns].copy()
         table["text_hash"] = corpus.index["text"].map(text_hash)
         table.insert(0, "position", position)
@@ -51,12 +51,16 @@ def assign(corpora, data, task):
     wanted = table["split"].isin(data.splits) if data.splits else ~table["split"].isin(data.eval_splits)
     table["part"] = np.where(wanted, "train", "")
     table.loc[table["split"].isin(data.eval_splits), "part"] = "dev"
-    shares = {"test": data.test, "dev": 0.0 if data.eval_splits else data.holdout}
+    shares = {"test": 0.0 if data.test_speakers else data.test,
+              "dev": 0.0 if data.eval_splits or data.dev_speakers else data.holdout}
     usable = table[(table["part"] == "train") & (table["refused"] == "")]
     if usable.empty:
         reasons = table.loc[table["refused"] != "", "refused"].value_counts().to_dict()
         raise UserError(f"{', '.join(data.corpora)}: nothing to train on; refused: {reasons or 'none'}")
-    held = _hold_out(usable, shares, data.seed)
+    named = _named_speakers(table, data)
+    rest = usable[~pandas.MultiIndex.from_frame(usable[["corpus", "speaker_id"]]).isin(named["test"] + named["dev"])]
+    held = _hold_out(rest, shares, data.seed) if any(shares.values()) else {}
+    held = {part: held.get(part, []) + named[part] for part in ("test", "dev") if held.get(part) or named[part]}
     for part, speakers in held.items():
         chosen = pandas.MultiIndex.from_frame(table[["corpus", "speaker_id"]]).isin(speakers)
         table.loc[chosen & (table["part"] != ""), "part"] = part  # also out of eval_splits, where the speaker may be too
@@ -64,6 +68,24 @@ def assign(corpora, data, task):
     if data.weights:
         _check_weights(data.weights, corpora, table)
     return table
+
+
+def _named_speakers(table, data):
+    """{part: list of (corpus, speaker_id)} that `data.dev_speakers` and `data.test_speakers` name, by speaker or session."""
+    found = {}
+    for part in ("test", "dev"):
+        found[part] = []
+        for name in getattr(data, f"{part}_speakers"):
+            chosen = table[((table["speaker_id"] == name) | (table["session"] == name)) & (table["speaker_id"] != "")]
+            if chosen.empty:
+                known = sorted((set(table["speaker_id"]) | set(table["session"])) - {""})
+                raise UsageError(f"data.{part}_speakers: no speaker or session {name!r}{suggestion(name, known)}; there are "
+                                 f"{', '.join(known[:12])}{' …' if len(known) > 12 else ''}")
+            found[part] += sorted(set(zip(chosen["corpus"], chosen["speaker_id"], strict=True)))
+    both = set(found["dev"]) & set(found["test"])
+    if both:
+        raise UsageError(f"data.dev_speakers and data.test_speakers both name {', '.join(name for _, name in sorted(both))}")
+    return found
 
 
 def _check_weights(weights, corpora, table):

@@ -65,6 +65,11 @@ class AutoencoderConfig:
         """Shortest input, in samples: what the front end needs for one frame."""
         return audeep.MIN_SAMPLES
 
+    @property
+    def layer_patterns(self):
+        """Patterns of the parameters of each layer, see `ser_jax.transfer`; the decoders are above them."""
+        return (*(f"encoder/layer_{i + 1}" for i in range(self.layers)), "representation")
+
     def build(self, num_outputs, *, rngs):
         return Autoencoder(self, num_outputs, rngs=rngs)
 

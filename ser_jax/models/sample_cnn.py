@@ -50,6 +50,11 @@ class SampleCNNConfig:
         """Samples between two steps of the feature layer; also the shortest input that gives one (6,561 in net A)."""
         return self.stem_stride * 3 ** len(self.filters)
 
+    @property
+    def layer_patterns(self):
+        """Patterns of the parameters of each layer, see `ser_jax.transfer`."""
+        return ("stem*", *(f"block_{i + 1}" for i in range(len(self.filters))), "final*")
+
     def build(self, num_outputs, *, rngs):
         return SampleCNN(self, num_outputs, rngs=rngs)
 

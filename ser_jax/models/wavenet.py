@@ -56,6 +56,11 @@ class WaveNetConfig:
         """Shortest input, in samples: what the front end needs for one frame."""
         return mfcc.MIN_SAMPLES
 
+    @property
+    def layer_patterns(self):
+        """Patterns of the parameters of each layer, see `ser_jax.transfer`."""
+        return ("input_norm,front*", *(f"block_{i + 1:02d}" for i in range(len(self.dilations))), "head*")
+
     def build(self, num_outputs, *, rngs):
         return WaveNet(self, num_outputs, rngs=rngs)
 
