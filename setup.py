@@ -39,6 +39,7 @@ setup(
         "matplotlib",
         "jinja2",
         "jiwer",
+        "rapidfuzz",
         "tqdm",
         "absl-py",
     ],

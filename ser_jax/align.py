@@ -1,7 +1,7 @@
 """Label the frames of prepared corpora: by their phones, by an alignment, by a trained net, or by voice activity.
 
-The file is what tasks on frames are trained on. A frame of 25 ms gets the label of the segment that holds its centre; every
-10 ms there is one. --from says where the labels come from:
+The file is what tasks on frames are trained on. A frame of 25 ms gets the label of the segment that holds its centre;
+every 10 ms there is one. --from says where the labels come from:
   phones     the phones in the records; of each the frames are cut into thirds, the three states of its model
   ctm:FILE   the phones of a Kaldi CTM file (UTTERANCE CHANNEL START DURATION PHONE), cut likewise
   voice      voice activity: 1 where a frame is loud enough and voiced, else 0
@@ -17,11 +17,12 @@ EXAMPLE = "ser-jax align prepared/timit --from phones --out labels/timit.parquet
 
 def add_arguments(parser):
     parser.add_argument("corpora", nargs="+", type=Path, metavar="CORPUS", help="prepared corpus")
-    parser.add_argument("--from", dest="source", required=True, metavar="SOURCE", help="phones, ctm:FILE, voice or a WORKDIR")
+    parser.add_argument("--from", dest="source", required=True, metavar="SOURCE",
+                        help="phones, ctm:FILE, voice or a WORKDIR")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.parquet", help="file to write")
     parser.add_argument("--transcripts", type=Path, default=None, metavar="FILE.parquet",
-                        help="frame labels with the transcripts to align, for --from WORKDIR (default: those that the net "
-                             "was trained on)")
+                        help="frame labels with the transcripts to align, for --from WORKDIR (default: those that the "
+                             "net was trained on)")
     parser.add_argument("--step", default=None, help="of WORKDIR: best (default), last, or a number of steps")
     parser.add_argument("--batch-size", type=int, default=32, help="utterances that are heard at a time (default 32)")
 
@@ -70,5 +71,6 @@ def _check_ids(corpora):
     for corpus in corpora:
         twice = seen & set(corpus.index["id"])
         if twice:
-            raise UsageError(f"{corpus.path}: utterance {min(twice)} is in another of the corpora too; name each corpus once")
+            raise UsageError(f"{corpus.path}: utterance {min(twice)} is in another of the corpora too; "
+                             "name each corpus once")
         seen |= set(corpus.index["id"])

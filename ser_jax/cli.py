@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from ser_jax import __version__
+from ser_jax import __version__, memory
 from ser_jax.errors import FAILED, WRONG_USE, UserError, suggestion
 
 VERBS = {
@@ -29,6 +29,8 @@ JOINS_OTHERS = ("pretrain", "evaluate", "export")  # verbs that run on several p
 
 def main(argv=None):
     """Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong use, 75 saved: run me again."""
+    if argv is None:  # a process of our own, before JAX starts its threads
+        memory.keep_freed()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv)

@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from ser_jax.errors import UsageError, suggestion
+from ser_jax.errors import UsageError, UserError, suggestion
 from ser_jax.options import convert, name_of
 
 ABOVE, HEAD = ("source", "random"), ("random", "source")  # see Transfer
@@ -173,20 +173,54 @@ def load(path, overrides=()):
 
 
 def complete(experiment):
-    """With the fields that a task takes from the files it names, so that the config of a run says all of a checkpoint."""
-    if not hasattr(experiment.task, "complete"):
-        return experiment
-    return dataclasses.replace(experiment, task=experiment.task.complete())
+    """With the fields that a task takes from the files it names, and that model and task take from the run they start from, so
+    that the config of a run says all of a checkpoint.
+
+    Raises:
+      UserError: the run to start from is none.
+    """
+    model, task, source = experiment.model, experiment.task, None
+    if experiment.transfer.init_from and any(hasattr(part, "complete_from") for part in (model, task)):
+        path = Path(experiment.transfer.init_from) / "config.json"
+        if not path.is_file():
+            raise UserError(f"{path.parent} is not a pretraining workdir (no config.json); make one with `ser-jax pretrain`")
+        source = load(path)
+    if hasattr(task, "complete"):
+        task = task.complete()
+    if hasattr(task, "complete_from"):
+        task = task.complete_from(source)
+    if hasattr(model, "complete_from"):
+        model = model.complete_from(source, task)
+    return dataclasses.replace(experiment, model=model, task=task)
 
 
 def override(experiment, assignments):
-    """Applies `a.b=c` assignments; the value is read as the type of the field it replaces."""
+    """Applies `a.b=c` assignments; the value is read as the type of the field it replaces.
+
+    Those that reach into a config that is still to be filled in (`complete`) come after the others, and fill it in first.
+    """
+    later = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: write it as name=value, e.g. --set train.steps=100")
-        experiment = _replace(experiment, key.strip().split("."), text.strip(), key.strip())
+        key, text = key.strip(), text.strip()
+        if _is_empty(experiment, key.split(".")):
+            later.append((key, text))
+        else:
+            experiment = _replace(experiment, key.split("."), text, key)
+    if later:
+        experiment = complete(experiment)
+    for key, text in later:
+        experiment = _replace(experiment, key.split("."), text, key)
     return experiment
+
+
+def _is_empty(node, names):
+    """Whether the field in which the last of the names is looked for is a config that is None."""
+    for name in names[:-1]:
+        node = getattr(node, name, "")
+    return node is None
 
 
 def _replace(node, names, text, key):
@@ -203,7 +237,10 @@ def _replace(node, names, text, key):
     if dataclasses.is_dataclass(value):
         inner = ", ".join(field.name for field in dataclasses.fields(value))
         raise UsageError(f"--set {key}: name one of its fields: {inner}")
-    return dataclasses.replace(node, **{name: _coerce(text, typing.get_type_hints(type(node))[name], key)})
+    hint = typing.get_type_hints(type(node))[name]
+    if hint is Any:
+        raise UsageError(f"--set {key}: is a config of its own, filled in from --init-from; set its fields: {key}.NAME=VALUE")
+    return dataclasses.replace(node, **{name: _coerce(text, hint, key)})
 
 
 def _coerce(text, kind, key):
@@ -216,11 +253,17 @@ def _coerce(text, kind, key):
 
 
 def to_dict(experiment):
-    """JSON-able form; `model` and `task` carry the registry key of their class as `kind`."""
+    """JSON-able form; `model` and `task`, and configs within them, carry the registry key of their class as `kind`."""
     value = dataclasses.asdict(experiment)
     for part in ("model", "task"):
-        value[part]["kind"] = kind_of(getattr(experiment, part), part)
+        value[part] = _with_kinds(getattr(experiment, part), part)
     return json.loads(json.dumps(value))  # tuples become lists, as they will be when read back
+
+
+def _with_kinds(config, part):
+    value = dataclasses.asdict(config)
+    inner = {name: getattr(config, name) for name in value if dataclasses.is_dataclass(getattr(config, name))}
+    return {**value, **{name: _with_kinds(each, part) for name, each in inner.items()}, "kind": kind_of(config, part)}
 
 
 def from_dict(value, where="config"):
@@ -228,8 +271,7 @@ def from_dict(value, where="config"):
     parts = {name: value.get(name) for name in ("name", "model", "task", "data", "optim", "train")}
     try:
         for part in ("model", "task"):
-            fields = dict(parts[part])
-            parts[part] = _build(_registry(part)[fields.pop("kind")], fields)
+            parts[part] = _of_kind(parts[part], part)
         parts["transfer"] = value.get("transfer", {})  # runs older than that part have none
         for part, kind in (("data", Data), ("optim", Optim), ("train", Train), ("transfer", Transfer)):
             parts[part] = _build(kind, parts[part])
@@ -244,6 +286,12 @@ def kind_of(config, part):
         if type(config) is entry:
             return kind
     raise UsageError(f"{type(config).__name__} is not registered in ser_jax/{part}s/__init__.py")
+
+
+def _of_kind(value, part):
+    """Inverse of `_with_kinds`."""
+    fields = {name: _of_kind(each, part) if isinstance(each, dict) else each for name, each in value.items()}
+    return _build(_registry(part)[fields.pop("kind")], fields)
 
 
 def _build(kind, fields):

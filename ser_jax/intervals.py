@@ -43,6 +43,34 @@ def speaker_bootstrap(truth, prediction, speakers, metric, n=BOOTSTRAP_SAMPLES, 
     return _interval(_resampled([sums], n, seed, lambda totals: _mean(metric, totals)))
 
 
+def scored(truth, prediction, speakers, metric, classes=None):
+    """Fields of a result row: `value`, `ci` over speakers (see `speaker_bootstrap`), `ci_method`, and `by_speaker`, the sums
+    of the metric of each speaker, from which the rows of several folds can be pooled (`pooled`).
+    """
+    metric = as_metric(metric)
+    group, count = _groups(speakers, len(truth))
+    sums = _sums(metric, truth, prediction, group, count, classes, None)
+    names = [str(name) for name in np.unique(np.asarray(speakers))]
+    return {"ci_method": f"percentile bootstrap over speakers, {BOOTSTRAP_SAMPLES} resamples",
+            "by_speaker": {"speakers": names, "sums": sums[0].tolist()}, **_of_sums(metric, sums)}
+
+
+def pooled(parts, metric):
+    """`value` and `ci` over all that several `by_speaker` hold; a speaker in two of them is one cluster."""
+    sums = {}
+    for part in parts:
+        for name, values in zip(part["speakers"], part["sums"], strict=True):
+            sums[name] = sums.get(name, 0) + np.asarray(values, np.float64)
+    return _of_sums(as_metric(metric), np.stack([sums[name] for name in sorted(sums)])[None])
+
+
+def _of_sums(metric, sums):
+    """{"value", "ci"} from the sums of speakers, float64[runs, speakers, …]."""
+    drawn = _interval(_resampled([sums], BOOTSTRAP_SAMPLES, 0, lambda totals: _mean(metric, totals))) if sums.shape[1] > 1 else (
+        float("nan"), float("nan"))
+    return {"value": float(_mean(metric, sums.sum(1))), "ci": list(drawn)}
+
+
 def paired_test(
     truth,
     prediction_a,

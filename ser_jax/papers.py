@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 
 from ser_jax.errors import UsageError, suggestion
+from ser_jax.held_out import Official, Rotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +17,35 @@ class Run:
       reduced: config of the reduced size.
       reduced_corpora: {name of the folder: options of `prepare espeak`}, what the reduced size is pretrained on and, its
         split "test", evaluated on.
-      on: key of `Paper.corpora`: pretrained on that emotion corpus itself, not on the corpora of the config.
+      on: key of `Paper.corpora`: pretrained on that corpus itself, not on the corpora of the config.
+      held_out: `held_out.Official` or `held_out.Rotation`: which part of `on` is kept for dev and test; such a run is scored by
+        `evaluate`, once for each fold, see `Scored`.
+      labels: key of `Paper.labels`, the frame labels that its task needs.
+      source: key of the run that it starts from (of its first fold, where it has several).
+      settings: overrides of the config; "{name}" stands for one of `Paper.sizes`.
     """
 
     config: str
     reduced: str
     reduced_corpora: dict[str, str] = dataclasses.field(default_factory=dict)
     on: str = ""
+    held_out: Official | Rotation | None = None
+    labels: str = ""
+    source: str = ""
+    settings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """A file of frame labels, made by `ser-jax align` unless it is there.
+
+    Attributes:
+      corpus: key of `Paper.corpora`.
+      made: its option --from.
+    """
+
+    corpus: str
+    made: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +96,30 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scored:
+    """One figure of a paper's table that `ser-jax evaluate` gives for a run, over its folds.
+
+    Attributes:
+      table, row, column, value, versus: as those of `Cell`.
+      run: key of `Paper.runs`.
+      part: "dev" or "test".
+      metric, unit: of the result row, e.g. "UAR" per "utterance".
+      complement: the paper's figure is what is missing to 1.
+    """
+
+    table: str
+    row: str
+    column: str
+    run: str
+    part: str
+    metric: str
+    unit: str
+    value: float | None = None
+    complement: bool = False
+    versus: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Paper:
     """A paper's chain.
 
@@ -86,6 +133,10 @@ class Paper:
       statistic: what is shown beside the paper's figure: "value" of a result row, or a field of its `secondary`.
       beside: (heading, field of `secondary`) of what stands beside it.
       cells: in the order in which they are run and shown.
+      labels: files of frame labels by name.
+      scored: figures of runs with `held_out`; the size "rows", shell patterns of ROW or "TABLE: ROW" with commas between, says
+        which of them are made.
+      figures: (option of `ser-jax report`, key of `runs`, or "" for the table) of such a paper.
       for_the_page: (features, options of `ser-jax probe`) of rows that the page shows and the table does not.
       pictures: (option of `ser-jax report`, key of `features` or `corpora`) for the page.
       remarks: lines for the reader.
@@ -95,10 +146,13 @@ class Paper:
     citation: str
     runs: dict[str, Run]
     corpora: dict[str, str]
-    features: dict[str, Exported]
-    statistic: str
-    beside: tuple[tuple[str, str], ...]
-    cells: tuple[Cell, ...]
+    features: dict[str, Exported] = dataclasses.field(default_factory=dict)
+    statistic: str = "value"
+    beside: tuple[tuple[str, str], ...] = ()
+    cells: tuple[Cell, ...] = ()
+    labels: dict[str, Labelled] = dataclasses.field(default_factory=dict)
+    scored: tuple[Scored, ...] = ()
+    figures: tuple[tuple[str, str], ...] = ()
     sizes: dict[str, str] = dataclasses.field(default_factory=dict)
     reduced_sizes: dict[str, str] = dataclasses.field(default_factory=dict)
     for_the_page: tuple[tuple[str, str], ...] = ()

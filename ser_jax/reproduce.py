@@ -2,7 +2,8 @@
 
 Without --corpus everything runs on the embedded corpus, at a reduced size and in a few minutes; its figures are stamped
 SYNTHETIC. With --corpus (a prepared emotion corpus) the paper's full-size pretraining runs first, unless --workdir names a
-finished run. Every step is a verb of the command, printed as you would type it; an interrupted pretraining continues.
+finished run. Every step is a verb of the command, printed as you would type it; an interrupted pretraining continues. A paper of many runs
+can train several at a time (--jobs).
 """
 
 import csv
@@ -12,7 +13,8 @@ import time
 from pathlib import Path
 
 from ser_jax import papers
-from ser_jax.errors import DONE, FAILED, SAVED, UsageError, UserError, suggestion
+from ser_jax.errors import DONE, FAILED, UsageError, suggestion
+from ser_jax.jobs import verb
 from ser_jax.progress import format_seconds
 
 EXAMPLE = "ser-jax reproduce configs/papers/tits2018.py --corpus prepared/iemocap --workdir runs/wavenet_union --out tits2018"
@@ -29,7 +31,15 @@ def add_arguments(parser):
                              "(or continue) OUT/runs/NAME")
     parser.add_argument("--step", default="best", help="checkpoint: best (default), last, or a number of steps")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
-                        help="override a field of the pretraining configs, e.g. data.corpora=FOLDER; may be repeated")
+                        help="override a field of the pretraining configs, e.g. data.corpora=FOLDER; RUN:A.B=C: of some runs "
+                             "only, by their name, a pattern or their corpus; may be repeated")
+    parser.add_argument("--size", action="append", default=[], metavar="NAME=VALUE",
+                        help="one of the sizes that the paper's file names, e.g. folds=3; may be repeated")
+    parser.add_argument("--labels", action="append", default=[], metavar="[NAME=]FILE",
+                        help="frame labels to take, where the paper needs some; default: OUT/labels/NAME.parquet, made by `align`")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="train N runs at a time, where the paper has many: as processes, each on a GPU, or on a share of the "
+                             "CPU cores, of its own, with a log in OUT/logs (default: 1, in this process)")
     parser.add_argument("--out", type=Path, help="folder for everything that is made (default: the name of the paper)")
 
 
@@ -41,12 +51,68 @@ def run(args):
     if len(paper.runs) > 1 and any(item.startswith("data.corpora=") for item in args.overrides):
         raise UsageError("--set data.corpora: the pretrainings of this paper differ in just that; take finished runs by "
                          "--workdir NAME=DIR")
-    for option, folders, file, verb in (("--corpus", corpora, "prepared.json", "prepare"),
+    for option, folders, file, maker in (("--corpus", corpora, "prepared.json", "prepare"),
                                         ("--workdir", workdirs, "config.json", "pretrain")):
         for folder in folders.values():
             if not (folder / file).is_file():
-                raise UsageError(f"{option} {folder}: no {file} there; make one with `ser-jax {verb}`")
-    return _Chain(paper, corpora, workdirs, args).run()
+                raise UsageError(f"{option} {folder}: no {file} there; make one with `ser-jax {maker}`")
+    sizes = _sizes(paper, args.size, reduced=not corpora)
+    if args.jobs < 1:
+        raise UsageError(f"--jobs {args.jobs}: must be at least 1")
+    if paper.scored:
+        return _run_trials(paper, corpora, workdirs, sizes, args)
+    for option, given in (("--jobs", args.jobs > 1), ("--labels", args.labels)):
+        if given:
+            raise UsageError(f"{option}: this paper has no runs that it is for; leave it out")
+    return _Chain(paper, corpora, workdirs, sizes, args).run()
+
+
+def _sizes(paper, assignments, reduced):
+    """The sizes of the paper's file, or of its reduced form, with those of --size put in."""
+    sizes = dict(paper.reduced_sizes if reduced else paper.sizes)
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or name not in sizes:
+            raise UsageError(f"--size {assignment}: write NAME=VALUE{suggestion(name, sizes)}; sizes of this paper: "
+                             f"{', '.join(f'{name}={value}' for name, value in sizes.items()) or 'none'}")
+        sizes[name] = value
+    return sizes
+
+
+def _run_trials(paper, corpora, workdirs, sizes, args):
+    """The chain of a paper whose figures are scores of its runs."""
+    from ser_jax import results, scored
+    from ser_jax.trials import Trials
+
+    begin, out, reduced = time.monotonic(), args.out or Path(paper.name), not corpora
+    labels = _named("--labels", args.labels, paper.labels)
+    for name, file in labels.items():
+        if not file.is_file():
+            raise UsageError(f"--labels {name}={file}: no such file; make it with `ser-jax align`, or leave the option out")
+    if reduced:
+        for name, options in paper.corpora.items():
+            corpora[name] = out / "prepared" / name
+            verb(f"prepare espeak {options} --out {_q(corpora[name])}")
+    trials = Trials(paper, corpora, workdirs=workdirs, labels=labels, sizes=sizes, out=out, overrides=args.overrides,
+                    step=args.step, reduced=reduced)
+    folds, runs = trials.run(args.jobs)
+    lines, table, folder = scored.table(paper.scored, folds), out / "table.csv", out / f"results_{paper.name}"
+    _write(table, scored.COLUMNS, lines)
+    (folder / "results.jsonl").unlink(missing_ok=True)  # a second call must not list the rows of the first
+    drawn = set()
+    for one in paper.scored:
+        if one in folds:
+            confusion = one.part == "test" and (one.run, one.unit) not in drawn  # once, not for every metric
+            drawn |= {(one.run, one.unit)} if confusion else set()
+            results.append_row(folder / "results.jsonl", scored.result(one, folds[one], f"{one.table}: {one.row}", confusion))
+    shown = "".join(f" {option} {_q(runs[name] if name else table)}" for option, name in paper.figures if not name or name in runs)
+    verb(f"report {_q(folder)}{shown} --out {_q(out / 'report.html')}")
+    print(f"\n{paper.citation}")
+    print("ours: mean over the folds; pooled: over all of them, with its interval over speakers; difference: to the row "
+          "named, paired over speakers\n")
+    _print_lines(scored.COLUMNS, lines, paper)
+    print(f"\ntable  {table}\npage   {out / 'report.html'}\nin     {format_seconds(time.monotonic() - begin)}")
+    return DONE
 
 
 def _named(option, values, known):
@@ -65,10 +131,10 @@ def _named(option, values, known):
 class _Chain:
     """The verbs of one call, in their order. `corpora`: the emotion corpora at hand; `workdirs`: finished runs by name."""
 
-    def __init__(self, paper, corpora, workdirs, args):
+    def __init__(self, paper, corpora, workdirs, sizes, args):
         self.paper, self.args, self.reduced = paper, args, not corpora
         self.out = args.out or Path(paper.name)
-        self.sizes = paper.reduced_sizes if self.reduced else paper.sizes
+        self.sizes = sizes
         self.corpora = corpora or {name: self.out / "prepared" / name for name in paper.corpora}
         self.given, self.workdirs, self.features = set(workdirs), dict(workdirs), {}
         self.results = self.out / f"results_{paper.name}" / "results.jsonl"  # a folder of our own: older rows are removed
@@ -94,7 +160,7 @@ class _Chain:
                 rows[cell] = self._probe(cell, rows)
         for name, options in self.paper.for_the_page:
             if name in self.features:
-                _verb(f"probe --features {_q(self.features[name])} {options.format(**self.sizes)} --out {_q(self.results.parent)}")
+                verb(f"probe --features {_q(self.features[name])} {options.format(**self.sizes)} --out {_q(self.results.parent)}")
         lines = papers.table(self.paper, rows)
         _write(self.out / "table.csv", papers.header(self.paper), lines)
         self._report()
@@ -104,7 +170,7 @@ class _Chain:
         return DONE
 
     def _prepare_embedded(self, name, options):
-        _verb(f"prepare espeak {options} --out {_q(self.out / 'prepared' / name)}")
+        verb(f"prepare espeak {options} --out {_q(self.out / 'prepared' / name)}")
 
     def _pretrain(self, name, run):
         """Pretrains one run. The workdir of a run that a later one shares its corpora with is its own all the same."""
@@ -117,7 +183,7 @@ class _Chain:
                 self._prepare_embedded(folder, options)
             overrides.insert(0, f"data.corpora={','.join(map(str, self._heard(run)))}")
         config = ROOT / (run.reduced if self.reduced else run.config)
-        _verb(f"pretrain {_q(config)} --workdir {_q(self.workdirs[name])} " + " ".join(f"--set {_q(item)}" for item in overrides))
+        verb(f"pretrain {_q(config)} --workdir {_q(self.workdirs[name])} " + " ".join(f"--set {_q(item)}" for item in overrides))
 
     def _heard(self, run):
         """Folders of the embedded corpora that a reduced run is pretrained on."""
@@ -128,7 +194,7 @@ class _Chain:
         if run.on:  # it has heard all there is
             return
         parts = "".join(f" --corpus {_q(folder)}" for folder in self._heard(run)) + " --split test" if self.reduced else ""
-        _verb(f"evaluate {_q(self.workdirs[name])} --step {self.args.step}{parts} --out {_q(self.results.parent)}",
+        verb(f"evaluate {_q(self.workdirs[name])} --step {self.args.step}{parts} --out {_q(self.results.parent)}",
               tolerated=DONE if self.reduced else FAILED)
 
     def _export(self, name, item):
@@ -145,7 +211,7 @@ class _Chain:
         else:
             made = f"--corpus {_q(self.corpora[item.corpus])}"
             made += f" --workdir {_q(self.workdirs[item.run])} --step {self.args.step}" if item.run else ""
-        _verb(f"export {made} --out {_q(self.features[name])} {item.options.format(**self.sizes)}")
+        verb(f"export {made} --out {_q(self.features[name])} {item.options.format(**self.sizes)}")
 
     def _probe(self, cell, rows):
         """Result rows of a cell: the honest one, and one with a historical leak where asked for."""
@@ -156,7 +222,7 @@ class _Chain:
                       if (known.table, known.row, known.column) == (cell.table, cell.versus, cell.column)), None)
         versus = f" --versus {_q(self.results.parent / other[0]['predictions'])}" if other else ""
         tested = f" --test-features {_q(self.features[cell.test_features])}" if cell.test_features else ""
-        _verb(f"probe --features {_q(self.features[cell.features])}{tested} {cell.probe.format(**self.sizes)}{versus} "
+        verb(f"probe --features {_q(self.features[cell.features])}{tested} {cell.probe.format(**self.sizes)}{versus} "
               f"--out {_q(self.results.parent)}")
         return read_rows(self.results)[before:]
 
@@ -165,26 +231,7 @@ class _Chain:
         for option, name in self.paper.pictures:
             file = self.features.get(name) or self.corpora.get(name)
             shown += f" {option} {_q(file)}" if file else ""
-        _verb(f"report {_q(self.results)}{shown} --out {_q(self.out / 'report.html')}")
-
-
-def _verb(line, tolerated=DONE):
-    """Runs a verb; `tolerated`: an exit code that does not end the chain (a run without held-out part has no score)."""
-    from ser_jax import cli
-
-    print(f"\n$ ser-jax {line}", flush=True)
-    code = cli.main(shlex.split(line))
-    if code not in (DONE, tolerated):
-        what = "saved its state" if code == SAVED else f"ended with {code}; mend that"
-        raise Stopped(f"the step above {what}; run the same command again", code)
-
-
-class Stopped(UserError):
-    """A step of the chain did not end well; the chain ends with its exit code."""
-
-    def __init__(self, message, code):
-        super().__init__(message)
-        self.exit_code = code
+        verb(f"report {_q(self.results)}{shown} --out {_q(self.out / 'report.html')}")
 
 
 def _write(path, columns, lines):
@@ -197,13 +244,16 @@ def _write(path, columns, lines):
 
 
 def _print(paper, lines):
-    from ser_jax.results import print_table
-
     beside = ", ".join(f"{heading} = {field.replace('_', ' ')}" for heading, field in paper.beside)
     print(f"\n{paper.citation}")
     print(f"paper, ours: {paper.statistic.replace('_', ' ')} ({beside}); pooled: over all predictions, with its interval over "
           "speakers; p: permutation test over speakers\n")
-    columns = papers.header(paper)
+    _print_lines(papers.header(paper), lines, paper)
+
+
+def _print_lines(columns, lines, paper):
+    from ser_jax.results import print_table
+
     print_table(columns, [[f"{line[key]:.3f}" if isinstance(line[key], float) else line[key] for key in columns] for line in lines])
     print()
     for remark in paper.remarks:

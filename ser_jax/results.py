@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ser_jax.errors import UserError
 
-IN_PERCENT = ("UAR", "WAR", "macro_F1", "accuracy", "WER", "CER", "FER", "PER")
+IN_PERCENT = ("UAR", "WAR", "macro_F1", "accuracy", "WER", "CER", "FER", "PER", "PER without silence")
 OF_NUMBERS = ("CCC", "MSE", "Pearson")
 PACKAGES = ("ser_jax", "jax", "flax", "optax", "numpy", "scikit-learn", "pandas", "pyarrow")
 FIELDS = ("kind", "system", "target", "metric", "definition", "value", "ci", "ci_method", "n", "n_speakers", "chance",
-          "classes", "confusion", "secondary", "head", "selection", "options", "fold_pooling", "folds", "seeds", "protocol",
+          "classes", "confusion", "by_speaker", "secondary", "head", "selection", "options", "fold_pooling", "folds", "seeds", "protocol",
           "features", "corpus", "checkpoint", "experiment", "split", "stamps", "notes", "examples", "versus", "predictions",
           "versions", "created")
 

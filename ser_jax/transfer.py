@@ -115,8 +115,9 @@ def carry(experiment, params, stats, source):
                 found[number][path] = theirs[path]
                 status[path] = "loaded, frozen" if path in held else "loaded"
     left = sorted(theirs.keys() - status.keys())
-    wrong += [f"{path} of the source has no place here" for path in left
-              if matches(path, layers) and not matches(path, transfer.reinit) and not any(line.startswith(path) for line in wrong)]
+    if transfer.above == "source":
+        wrong += [f"{path} of the source has no place here" for path in left if not matches(path, transfer.reinit)
+                  and matches(path.removeprefix(prefix), source.experiment.model.layer_patterns)]
     if wrong:
         raise UserError(f"--init-from {source.workdir}: {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}; make the models "
                         "equal, or name what shall start anew: --set transfer.reinit=PATTERN")
@@ -178,9 +179,9 @@ def _layers(experiment):
 def _told(status, left, leaves):
     """Lines: every leaf with what became of it, leaves of one module and fate together."""
     groups = {}
-    for path, fate in status.items():
+    for path, fate in [*status.items(), *((path, "left behind") for path in left)]:
         module, _, leaf = path.rpartition("/")
-        groups.setdefault((fate, module), []).append((leaf, int(np.prod(leaves[path].shape))))
-    lines = [f"  {fate:14s} {module}: {' '.join(name for name, _ in names)} ({sum(count for _, count in names):,})"
-             for (fate, module), names in sorted(groups.items(), key=lambda item: item[0][1])]
-    return lines + [f"  left behind    {path}" for path in left]
+        groups.setdefault((module, fate), []).append((leaf, int(np.prod(leaves[path].shape)) if path in leaves else 0))
+    return [f"  {fate:14s} {module}: {' '.join(name for name, _ in names)}"
+            + (f" ({sum(count for _, count in names):,})" if fate != "left behind" else "")
+            for (module, fate), names in sorted(groups.items())]

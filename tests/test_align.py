@@ -1,4 +1,4 @@
-"""`ser-jax align`: thirds of phones, a CTM file, voice activity, forced alignment; what is absent and what is refused."""
+"""`ser-jax align`: thirds of phones, a CTM file, voice activity, forced alignment; what is absent or refused."""
 
 import types
 
@@ -35,7 +35,8 @@ def others(tmp_path_factory):
     """A corpus without phones: `a` and `b` with a voice in the middle, `c` and `d` of noise."""
     root, rows = tmp_path_factory.mktemp("others"), []
     rng = np.random.default_rng(0)
-    hiss = {name: rng.normal(0, 30, size) for name, size in (("a", 9600), ("b", 9800), ("c", 9000), ("d", 8400))}  # padded alike
+    sizes = {"a": 9600, "b": 9800, "c": 9000, "d": 8400}  # all of them are padded to one length
+    hiss = {name: rng.normal(0, 30, size) for name, size in sizes.items()}
     hiss["a"][3200:6400] += voice(120, 0.2)
     hiss["b"][4000:8000] += voice(220, 0.25)
     for name, sound in hiss.items():
@@ -64,7 +65,8 @@ def test_phones_of_timit(timit, tmp_path, capsys):
     assert (labels.kind, labels.phone_set, labels.phones) == ("phone states", "timit", MODELLED)
     assert labels.classes[:4] == ("aa_1", "aa_2", "aa_3", "ae_1") and len(labels.classes) == 144
     assert sorted(labels.ids) == ids(timit) and len(labels.ids) == 6
-    assert labels.meta["corpora"] == [{"name": "timit", "fingerprint": PreparedCorpus(timit).fingerprint, "synthetic": False}]
+    fingerprint = PreparedCorpus(timit).fingerprint
+    assert labels.meta["corpora"] == [{"name": "timit", "fingerprint": fingerprint, "synthetic": False}]
     assert (labels.meta["window"], labels.meta["hop"], labels.meta["source"]) == (400, 160, {"from": "phones"})
     assert list(labels.transcript("FCJF0_SX37")) == OF_SX37
     found, samples = labels.labels("FCJF0_SX37"), segments()[-1][2]
@@ -83,7 +85,8 @@ def test_phones_of_timit(timit, tmp_path, capsys):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3000), st.integers(0, 500)), max_size=12), st.integers(0, 120))
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3000), st.integers(0, 500)), max_size=12),
+       st.integers(0, 120))
 def test_thirds(parts, num_frames):
     """Every frame from the definition, one at a time; parts are (phone, length, gap before)."""
     numbers, found, time = {"a": 0, "b": 1, "c": 2}, [], 0
@@ -151,7 +154,8 @@ def test_ctm(timit, tmp_path, capsys):
     same = FrameLabels([tmp_path / "thirds.parquet"]).labels("FCJF0_SX37")
     found = labels.labels("FCJF0_SX37")
     around = [centre(f) for f in range(len(found))]  # q is a gap here
-    quiet = np.array([any(label in ("iy", "q") and start <= time < end for label, start, end in segments()) for time in around])
+    quiet = np.array([any(label in ("iy", "q") and start <= time < end for label, start, end in segments())
+                      for time in around])
     np.testing.assert_array_equal(found[~quiet], same[~quiet])
     assert (found == -1).sum() == 5  # the frames of q
 
@@ -167,7 +171,8 @@ def test_phone_set_of_a_ctm_file(timit, tmp_path, labels, phone_set, phones):
     assert (found.phone_set, found.phones) == (phone_set, phones)
 
 
-@pytest.mark.parametrize("line", ["u 1 0.0 0.1", "u 1 zero 0.1 aa", "u 1 0.0 -0.1 aa", "u 1 nan 0.1 aa", "u 1 0.0 inf aa"])
+@pytest.mark.parametrize("line", [
+    "u 1 0.0 0.1", "u 1 zero 0.1 aa", "u 1 0.0 -0.1 aa", "u 1 nan 0.1 aa", "u 1 0.0 inf aa"])
 def test_broken_ctm(tmp_path, line):
     path = tmp_path / "phones.ctm"
     path.write_text(f"u 1 0.0 0.1 aa\n{line}\n")
@@ -208,8 +213,9 @@ def net(timit, tmp_path, monkeypatch):
     assert align(timit, "--from", "phones", "--out", tmp_path / "thirds.parquet") == 0
     config = PhoneStatesConfig(labels=(str(tmp_path / "thirds.parquet"),), phones=MODELLED, phone_set="timit")
     believed = {name: np.array(FrameLabels(config.labels).labels(name)) for name in ids(timit)}
-    trained = types.SimpleNamespace(network=types.SimpleNamespace(task=config.build()), params={}, stats={}, hash="abc", step=7,
-                                    synthetic=False, experiment=types.SimpleNamespace(name="tiny"))
+    network = types.SimpleNamespace(task=config.build())
+    trained = types.SimpleNamespace(network=network, params={}, stats={}, hash="abc", step=7, synthetic=False,
+                                    experiment=types.SimpleNamespace(name="tiny"))
 
     def predict(network, params, stats, corpora, table, mesh, batch_size):
         scores = []
@@ -236,11 +242,13 @@ def test_forced_alignment_follows_the_net_within_the_transcript(timit, net, tmp_
     assert align(timit, "--from", workdir, "--out", tmp_path / "net.parquet") == 0
     found = FrameLabels([tmp_path / "net.parquet"])
     assert sorted(found.ids) == ids(timit) and found.classes == by_hand.classes
-    assert found.meta["source"] == {"from": "net", "experiment": "tiny", "checkpoint": "abc", "step": 7, "synthetic": False}
+    assert found.meta["source"] == {
+        "from": "net", "experiment": "tiny", "checkpoint": "abc", "step": 7, "synthetic": False}
     for name in ids(timit):
         assert found.transcript(name) == by_hand.transcript(name)
         states = found.labels(name)[np.r_[True, np.diff(found.labels(name)) != 0]]
-        assert states.tolist() == [3 * MODELLED.index(phone) + third for phone in found.transcript(name) for third in range(3)]
+        assert states.tolist() == [3 * MODELLED.index(phone) + third
+                                   for phone in found.transcript(name) for third in range(3)]
         assert len(found.labels(name)) == len(by_hand.labels(name))
         inside = np.arange(len(believed[name])) < len(believed[name]) - 4  # the last silence is cut short
         if name != "FCJF0_SX37":

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +12,20 @@ from training import metrics, steps_of
 
 from ser_jax import config
 from ser_jax.config import Data, Experiment, Optim, Train
+from ser_jax.data.frame_labels import write_frame_labels
+from ser_jax.data.prepared import PreparedCorpus
 from ser_jax.errors import UsageError
 from ser_jax.models.autoencoder import AutoencoderConfig
+from ser_jax.models.convnet import ConvNetConfig
+from ser_jax.models.finetune import FinetuneConfig
 from ser_jax.models.sample_cnn import SampleCNNConfig
 from ser_jax.models.wavenet import WaveNetConfig
 from ser_jax.tasks.ctc import CTCConfig
+from ser_jax.tasks.emotion import EmotionConfig
+from ser_jax.tasks.emotion_frames import EmotionFramesConfig
+from ser_jax.tasks.frames import SPEC
 from ser_jax.tasks.gender import GenderConfig
+from ser_jax.tasks.phone_states import PhoneStatesConfig
 from ser_jax.tasks.reconstruction import ReconstructionConfig
 from ser_jax.train import train
 
@@ -31,6 +40,11 @@ SHRINK = {
     WaveNetConfig: {"channels": 4, "kernel": 3, "dilations": (1,)},
     CTCConfig: {"bucket_seconds": (2.0,)},
     AutoencoderConfig: {"units": 4},
+    ConvNetConfig: {"conv_channels": (2, 2), "dense": (4, 4, 4)},
+    PhoneStatesConfig: {"bucket_seconds": (0.5,)},
+    EmotionFramesConfig: {"bucket_seconds": (0.5,)},
+    FinetuneConfig: {"encoder": SampleCNNConfig(stem_filters=4, filters=(4,), final_filters=4)},
+    EmotionConfig: {"target": "valence", "crop_seconds": 0.1, "front_end": GenderConfig(crop_seconds=0.1, min_samples=1_000)},
     ReconstructionConfig: {"bucket_seconds": (0.5,)},
 }
 
@@ -50,15 +64,36 @@ def test_a_config_survives_json(path):
     assert experiment.name == path.stem
 
 
-@pytest.mark.parametrize("path", PRETRAINING, ids=name)
-def test_a_config_trains(path, tiny_corpus, tmp_path):
+def sort_of(path):
+    """What decides which code a config runs: others of its sort differ in sizes and corpora only."""
+    experiment = config.load(path)
+    return type(experiment.model), type(experiment.task), experiment.optim.name
+
+
+@pytest.fixture(scope="module")
+def frame_labels(tiny_corpus, tmp_path_factory):
+    """{task config class: fields} of frame labels for `tiny_corpus`."""
+    index = PreparedCorpus(tiny_corpus).index
+    frames = dict(zip(index["id"], SPEC.num_frames(index["num_samples"]), strict=True))
+    found = {}
+    for kind, task, classes in (("phone states", PhoneStatesConfig, ["a_1", "a_2", "a_3"]),
+                                ("voice activity", EmotionFramesConfig, ["silence", "voice"])):
+        path = tmp_path_factory.mktemp("labels") / f"{classes[0]}.parquet"
+        meta = {"kind": kind, "classes": classes, "phones": ["a"], "phone_set": "own", "window": SPEC.window, "hop": SPEC.hop}
+        write_frame_labels(path, [(name, np.arange(n) % len(classes), ["a"]) for name, n in frames.items()], meta)
+        found[task] = {"labels": (str(path),)}
+    return found
+
+
+@pytest.mark.parametrize("path", list({sort_of(path): path for path in reversed(PRETRAINING)}.values()), ids=name)
+def test_a_config_trains(path, tiny_corpus, frame_labels, tmp_path):
     full = config.load(path)
     data = dataclasses.replace(full.data, corpora=(str(tiny_corpus),), weights=(), splits=(), eval_splits=(), test=0.0)
-    small = dataclasses.replace(
+    small = config.complete(dataclasses.replace(
         full, data=data,
         model=dataclasses.replace(full.model, **SHRINK[type(full.model)]),
-        task=dataclasses.replace(full.task, **SHRINK[type(full.task)]),
-        train=dataclasses.replace(full.train, steps=2, batch_size=4, log_every=1))
+        task=dataclasses.replace(full.task, **SHRINK[type(full.task)] | frame_labels.get(type(full.task), {})),
+        train=dataclasses.replace(full.train, steps=2, batch_size=4, log_every=1)))
     assert train(small, tmp_path) == 0
     assert [line["step"] for line in metrics(tmp_path, "train")] == [1, 2] and steps_of(tmp_path) == [2]
     assert config.load(tmp_path / "config.json") == small

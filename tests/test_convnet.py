@@ -74,12 +74,12 @@ def test_parameter_counts_are_the_published_ones(orientation, classes, count):
     config = ConvNetConfig(orientation=orientation)
     made = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: config.build(classes, rngs=nnx.Rngs(0))), nnx.Param))
     assert sum(leaf.size for leaf in jax.tree.leaves(made)) == count
-    assert tuple(sorted(made)) == ("head", *config.layers) and config.layers == LAYERS
+    assert tuple(sorted(made)) == ("head", *config.layer_patterns) and config.layer_patterns == LAYERS
     assert made["layer_1"].keys() == {"conv", "norm"} and made["layer_5"].keys() == {"dense", "norm"}
 
 
 def test_weights_start_with_a_variance_of_two_by_fan_in():
-    made = ConvNetConfig(dense=(256, 256, 256)).build(5, rngs=nnx.Rngs(0))
+    made = ConvNetConfig(dense=(64, 64, 64)).build(5, rngs=nnx.Rngs(0))
     kernels = [made.layer_1.conv.kernel, made.layer_2.conv.kernel, made.layer_3.dense.kernel, made.layer_4.dense.kernel]
     for kernel in kernels:
         fan_in = kernel.size // kernel.shape[-1]
@@ -111,8 +111,8 @@ def test_every_form_of_the_convolution_is_the_plain_one(form, size, c_in):
     if form == "conv2d_patches" and c_in > 1:
         pytest.skip("of one channel")
     with jax.enable_x64(True):
-        x, kernel = noise(2, 7, 9, c_in, dtype=np.float64), noise(*size, c_in, 5, seed=1, dtype=np.float64)
-        cotangent = noise(2, 8 - size[0], 10 - size[1], 5, seed=2, dtype=np.float64)
+        x, kernel = noise(3, 7, 9, c_in, dtype=np.float64), noise(*size, c_in, 5, seed=1, dtype=np.float64)
+        cotangent = noise(3, 8 - size[0], 10 - size[1], 5, seed=2, dtype=np.float64)
 
         def result(convolve):
             return jax.jit(jax.value_and_grad(lambda *args: (convolve(*args) * cotangent).sum(), (0, 1)))(x, kernel)
@@ -122,6 +122,14 @@ def test_every_form_of_the_convolution_is_the_plain_one(form, size, c_in):
     taps = [(i, j) for i in range(size[0]) for j in range(size[1])]
     naive = sum(x[:, i : 8 - size[0] + i, j : 10 - size[1] + j] @ kernel[i, j] for i, j in taps)
     close(conv2d.conv2d_plain(x.astype(np.float32), kernel.astype(np.float32)), naive)
+
+
+@pytest.mark.parametrize("windows", [1, 7, 12, 22])
+def test_the_weight_gradient_takes_all_windows_whatever_their_number(windows):
+    x, kernel, cotangent = noise(windows, 4, 4, 2), noise(2, 2, 2, 3), noise(windows, 3, 3, 3, seed=1)
+    ours, plain = (jax.jit(jax.grad(lambda kernel, form=form: (form(x, kernel) * cotangent).sum()))(kernel)
+                   for form in (conv2d.conv2d, conv2d.conv2d_plain))
+    close(ours, plain)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 8), (3, 5, 7), (1, 2, 3)])
@@ -167,19 +175,22 @@ def test_a_window_repeats_the_valid_ends(lengths, data):
             assert (cut[row, k] == np.stack(wanted)).all()
 
 
-@pytest.mark.parametrize("orientation", ["mel_time", "time_mel"])
-@pytest.mark.parametrize("pieces", [(1024, 128), (14, 4)])
+@pytest.mark.parametrize(("orientation", "pieces"), [("mel_time", (14, 4)), ("time_mel", (99, 128))])
 def test_whole_utterances_give_what_their_windows_give(orientation, pieces, monkeypatch):
     monkeypatch.setattr(convnet, "CHUNK", pieces[0])
     monkeypatch.setattr(convnet, "MIN_CHUNK", pieces[1])
     graphdef, params, stats = net(dataclasses.replace(SMALL, orientation=orientation, context=6))
-    model = nnx.merge(graphdef, params, stats)
-    model.eval()
     lengths = [23, 9, 1]
     frames, mask = ragged(lengths, 23)
-    whole = model(frames, mask)
     centres = np.minimum(np.arange(23), np.array(lengths)[:, None] - 1)
-    cut = model(frames, mask, centres)
+
+    @jax.jit
+    def both(params, stats):
+        model = nnx.merge(graphdef, params, stats)
+        model.eval()
+        return model(frames, mask), model(frames, mask, centres)
+
+    whole, cut = both(params, stats)
     assert (np.asarray(whole["mask"]) == mask).all() and np.asarray(cut["mask"]).all()
     for row, length in enumerate(lengths):
         close(whole["logits"][row, :length], cut["logits"][row, :length])
@@ -208,21 +219,17 @@ def test_no_answer_depends_on_the_padding_or_on_the_other_rows(small, lengths, s
     frames, mask = ragged(lengths, 20, seed=seed)
     long_frames, long_mask = ragged(lengths, 33, seed=seed)
     ours, theirs = small(frames, mask), small(long_frames[::-1], long_mask[::-1])
-    centres = np.array(lengths)[:, None] // 2
-    cut, other = small(frames, mask, centres), small(long_frames[::-1], long_mask[::-1], centres[::-1])
     for row, length in enumerate(lengths):
         close(ours["logits"][row, :length], theirs["logits"][2 - row, :length])
-        close(cut["logits"][row], other["logits"][2 - row])
         for name in LAYERS:
             close(ours["taps"][name][0][row, :length], theirs["taps"][name][0][2 - row, :length])
-            close(cut["taps"][name][0][row], other["taps"][name][0][2 - row])
 
 
 def test_an_empty_row_of_a_batch_is_harmless(small):
-    frames, mask = ragged([7, 0], 7)
+    frames, mask = ragged([7, 0, 0], 20)
     found = small(frames, mask)
-    assert np.isfinite(found["logits"][0]).all() and not np.asarray(found["mask"])[1].any()
-    close(found["logits"][0], small(*ragged([7, 7], 7))["logits"][0])
+    assert np.isfinite(found["logits"][0, :7]).all() and not np.asarray(found["mask"])[1:].any()
+    close(found["logits"][0, :7], small(*ragged([7, 7, 20], 20))["logits"][0, :7])
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -242,21 +249,20 @@ def training_loss(config=SMALL, frozen=()):
         nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[..., None], -1).mean()
         return nll, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    return loss, params, stats, frames
+    return jax.jit(loss), params, stats, frames
 
 
-@pytest.mark.parametrize("frozen", [(), ("layer_1", "layer_3")])
+@pytest.mark.parametrize("frozen", [(), ("layer_1", "layer_3")], ids=["none frozen", "two frozen"])
 def test_the_gradient_agrees_with_finite_differences_along_itself(frozen):
     with jax.enable_x64(True):
         loss, *arrays = training_loss(dataclasses.replace(SMALL, dropout=0.0), frozen)
         params, stats, frames = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), arrays)
-        gradient_of = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        gradient = gradient_of(params, stats, frames)[1]
+        gradient = jax.jit(jax.grad(loss, has_aux=True))(params, stats, frames)[0]
         norm = np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient)))
 
         def at(distance):
             moved = jax.tree.map(lambda leaf, slope: leaf + distance / norm * slope, params, gradient)
-            return float(gradient_of(moved, stats, frames)[0][0])
+            return float(loss(moved, stats, frames)[0])
 
         assert norm > 0.01 and float(abs(gradient["layer_1"]["conv"]["kernel"]).max()) > 1e-4
         assert (at(1e-6) - at(-1e-6)) / 2e-6 == pytest.approx(norm, rel=1e-5)

@@ -252,7 +252,7 @@ def test_default_ids_tell_segments_apart_to_a_millisecond(start, end):
 
 def test_registry_names_readers_and_suggests(root):
     table = write_table(root / "manifest.csv", [{"path": "wav/a.wav"}])
-    assert set(READERS) == {"librispeech", "tedlium", "vctk", "ravdess", "iemocap", "msp_improv", "emodb", "crema_d",
+    assert set(READERS) == {"librispeech", "tedlium", "vctk", "timit", "ravdess", "iemocap", "msp_improv", "emodb", "crema_d",
                             "savee", "manifest", "espeak"}
     with pytest.raises(UsageError, match="unknown corpus 'librispech'.*did you mean 'librispeech'"):
         reader("librispech", table)

@@ -1,5 +1,7 @@
 """Optimisers by name: MaxProp by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,3 +65,39 @@ def test_clip_value_bounds_every_element_before_the_optimiser_sees_it():
     np.testing.assert_array_equal(found["w"], plain["w"])
     with pytest.raises(UsageError, match="optim.clip_value=-1"):
         optim.build(Optim(clip_value=-1), steps=10)
+
+
+def test_two_steps_of_rmsprop_by_hand():
+    """ν ← ρ ν + (1 − ρ) g² from 0, step lr · g / √(ν + ε)."""
+    transform = optim.build(Optim(name="rmsprop", learning_rate=0.1, average_decay=0.9, epsilon=1e-7), steps=10)
+    found = steps(transform, {"w": jnp.array([1.0])}, [{"w": jnp.array([2.0])}, {"w": jnp.array([-1.0])}])
+    first = 1 - 0.1 * 2 / np.sqrt(0.4 + 1e-7)
+    np.testing.assert_allclose(found[0]["w"], [first], rtol=1e-5)
+    np.testing.assert_allclose(found[1]["w"], [first + 0.1 * 1 / np.sqrt(0.9 * 0.4 + 0.1 + 1e-7)], rtol=1e-5)
+
+
+def test_l2_is_the_gradient_of_its_penalty_on_the_named_parameters_alone():
+    config = Optim(name="sgd", learning_rate=0.5, l2=0.01, l2_on=("conv/kernel",))
+    weights = {"conv": {"kernel": jnp.array([3.0]), "bias": jnp.array([3.0])}, "frozen": None}
+    nothing = jax.tree.map(jnp.zeros_like, weights)
+    penalty = jax.grad(lambda w: 0.01 * (w["conv"]["kernel"] ** 2).sum())(weights)
+    plain = steps(optim.build(Optim(name="sgd", learning_rate=0.5), steps=10), weights, [penalty])[0]
+    found = steps(optim.build(config, steps=10), weights, [nothing])[0]
+    assert found == plain and found["conv"]["bias"] == 3.0 and found["conv"]["kernel"] < 3.0
+    with pytest.raises(UsageError, match="optim.l2_on=dense names no parameter"):
+        optim.build(dataclasses.replace(config, l2_on=("dense",)), steps=10).init(weights)
+
+
+def test_evaluations_without_a_better_score_halve_the_learning_rate():
+    transform = optim.watched(optim.build(Optim(name="sgd", learning_rate=1.0), steps=10))
+    state, gradient = transform.init({"w": jnp.array([0.0])}), {"w": jnp.array([1.0])}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    scales, since = [], []
+    for score in (0.5, 0.5, 0.4, 0.6, 0.1, 0.1, 0.1, 0.1):  # the second 0.5 is not better
+        state = optim.observe(state, score, plateau=2)
+        scales.append(float(state["scale"]))
+        since.append(int(state["since_best"]))
+    assert scales == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125] and since == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert float(state["best"]) == pytest.approx(0.6)
+    assert float(transform.update(gradient, state)[0]["w"][0]) == pytest.approx(-0.125 * 1.9)  # Nesterov momentum 0.9
+    assert float(optim.observe(transform.init(gradient), 0.0, plateau=0)["scale"]) == 1

@@ -269,16 +269,26 @@ def long_fingerprint(long_tree, tmp_path_factory):
     return prepare_tree("ravdess", long_tree, tmp_path_factory.mktemp("plain") / "out").fingerprint
 
 
+def alive(group):
+    """Whether a process group has a process left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(("workers", "how"), [("1", signal.SIGKILL), ("2", signal.SIGKILL), ("2", signal.SIGTERM),
                                               ("1", signal.SIGINT)])
 def test_a_killed_run_continues_to_the_same_result(long_tree, long_fingerprint, tmp_path, verb, workers, how):
     out = tmp_path / "out"
     command = [verb, "ravdess", "--source", long_tree, "--out", out, "--workers", workers, "--shards", "8"]
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               env=ENVIRONMENT)
+                               env=ENVIRONMENT, start_new_session=True)
     wait_for(lambda: list((out / ".prepare").glob("*record*.json")))
     process.send_signal(how)
     _, messages = process.communicate(timeout=60)
+    wait_for(lambda: not alive(process.pid))  # a worker may finish its shard after its parent was killed
     assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 75), messages
     assert not (out / "prepared.json").exists()
     with pytest.raises(UserError, match="not complete"):

@@ -18,6 +18,7 @@ from ser_jax.config import Data
 from ser_jax.data import pipeline, splits
 from ser_jax.errors import UserError
 from ser_jax.tasks.gender import GenderConfig
+from ser_jax.train import train
 
 SMALLER = ("model.stem_filters=4", "model.filters=4", "model.final_filters=4")  # quick to compile
 
@@ -239,3 +240,40 @@ def test_the_workdir_tells_what_was_trained_on(two_corpora, uninterrupted):
     config = json.loads((uninterrupted / "config.json").read_text())
     assert [corpus["name"] for corpus in config["prepared"]] == ["ravdess", "manifest"]
     assert arguments(two_corpora, uninterrupted)[1].endswith("small_config.py") and config["name"] == "small"
+
+
+# -------------------------------------------------------------------- early stopping, speakers held out by name
+def test_a_run_ends_early_and_says_so_again(tiny_experiment, tmp_path):
+    """Without a learning rate the score of every evaluation is the same: the first is the best, the second is not better."""
+    experiment = dataclasses.replace(
+        tiny_experiment, optim=dataclasses.replace(tiny_experiment.optim, learning_rate=0.0, plateau=1),
+        model=dataclasses.replace(tiny_experiment.model, filters=(4,)),
+        train=dataclasses.replace(tiny_experiment.train, steps=50, eval_every=2, save_every=0, patience=2))
+    assert train(experiment, tmp_path / "run", stop_after=4) == 75  # where an evaluation is due: it is made up for
+    assert train(experiment, tmp_path / "run") == 0
+    evaluations = metrics(tmp_path / "run", "eval")
+    assert evaluations[-1]["step"] <= 12 and steps_of(tmp_path / "run")[-1] == evaluations[-1]["step"]
+    scores = [line["accuracy"] for line in evaluations]
+    assert max(scores) == max(scores[:-2]) and scores[-1] <= max(scores) and scores[-2] <= max(scores)
+    state = saved_state(tmp_path / "run")
+    assert state["['training']['opt']['since_best']"] == 2 and state["['training']['opt']['scale']"] <= 0.25
+    assert train(experiment, tmp_path / "run") == 0 and metrics(tmp_path / "run", "eval") == evaluations
+    other = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, eval_every=3))
+    with pytest.raises(UserError, match="train.eval_every differ"):
+        train(other, tmp_path / "run")
+
+
+def test_speakers_and_sessions_are_held_out_by_name(corpora):
+    data = Data(corpora=("a", "b"), dev_speakers=("ses1",), test_speakers=("03", "s4"))
+    table = splits.assign(corpora, data, Numbers())
+    parts = table.groupby("part")["speaker_id"].agg(set)
+    assert parts["dev"] == {"s1", "s2"} and parts["test"] == {"03", "s4"}
+    assert parts["train"] == {"01", "02", "04", "05", "06", "s3"}
+    share = splits.assign(corpora, dataclasses.replace(data, test_speakers=(), test=0.3), Numbers())
+    assert {"s1", "s2"} == set(share.loc[share["part"] == "dev", "speaker_id"]) and (share["part"] == "test").any()
+    with pytest.raises(UserError, match="data.test_speakers: no speaker or session 'ses9'.*there are 01, 02"):
+        splits.assign(corpora, Data(test_speakers=("ses9",)), Numbers())
+    with pytest.raises(UserError, match="both name s1, s2"):
+        splits.assign(corpora, Data(dev_speakers=("s1", "s2"), test_speakers=("ses1",)), Numbers())
+    with pytest.raises(UserError, match="nothing is left to train on"):
+        splits.assign(corpora, Data(holdout=0.0, test_speakers=tuple(sorted(set(table["speaker_id"])))), Numbers())

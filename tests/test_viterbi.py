@@ -162,3 +162,6 @@ def test_rows_without_a_path_are_named_by_their_score():
     assert values[0] == values[2] == -np.inf and np.isfinite(values[1])
     assert (np.asarray(places[0]) == -1).all() and (np.asarray(places[2]) == -1).all()
     np.testing.assert_array_equal(places[1], [0, 1, 2, 3, 4, -1, -1, -1, -1])
+    places, values = align(scores, np.array([0, 3, 9]), sequences, np.array([1, 0, 1]))
+    assert values[0] == values[1] == -np.inf and np.isfinite(values[2])
+    assert (np.asarray(places) == [[-1], [-1], [0]]).all()

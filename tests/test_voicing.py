@@ -1,4 +1,4 @@
-"""Voice activity: the numbers of the definition, a hum and noise and silence, whatever the padding and the neighbours."""
+"""Voice activity: the numbers of the definition, a hum, noise and silence, whatever the padding and the neighbours."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ voiced_of = jax.jit(voice_activity)
 
 
 def margins(x):
-    """(dB above the limit of energy, largest normalised autocorrelation − 0.3), float64[F] each, from the definition."""
+    """(dB above the limit of energy, largest normalised autocorrelation − 0.3), float64[F] each, by definition."""
     x = np.asarray(x, np.float64)
     frames = [x[i:i + 400] - x[i:i + 400].mean() for i in range(0, len(x) - 399, 160)]
     energy = np.array([(frame ** 2).sum() for frame in frames])

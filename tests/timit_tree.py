@@ -1,4 +1,4 @@
-"""A miniature TIMIT in the layout of LDC93S1, from synthetic signals: voiced phones hum, the others hiss, h# is silent."""
+"""A miniature TIMIT in the layout of LDC93S1, from synthetic signals: voiced phones hum, others hiss, h# is silent."""
 
 import numpy as np
 from official_archives import sphere

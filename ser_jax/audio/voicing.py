@@ -1,8 +1,8 @@
 """Voice activity of frames by energy and periodicity, on the device, masked, inside jit.
 
-A frame holds voice when it is not far below the loudest one of its utterance and when it repeats itself at the rate of a
-voice: silence fails the first, unvoiced sounds and noise the second. The frames are those of `LogMel` by default. Shapes:
-B batch, T samples, F frames.
+A frame holds voice when it is not far below the loudest one of its utterance and when it repeats itself at the rate of
+a voice: silence fails the first, unvoiced sounds and noise the second. The frames are those of `LogMel` by default.
+Shapes: B batch, T samples, F frames.
 """
 
 import jax.numpy as jnp
@@ -17,15 +17,15 @@ BELOW_LOUDEST_DB = 35.0
 LEAST_CORRELATION = 0.3
 LOWEST_HZ, HIGHEST_HZ = 60.0, 400.0
 LAGS = np.arange(int(np.ceil(SAMPLE_RATE / HIGHEST_HZ)), int(SAMPLE_RATE / LOWEST_HZ) + 1)  # 40 … 266 samples
-_FFT = 672  # the shortest even length of small factors in which a window and its copy by the largest lag do not meet again
+_FFT = 672  # an even length of small factors, long enough (666) that no lag wraps around
 
 
 def voice_activity(x, mask):
     """Which frames hold voice; those of an utterance depend neither on its padding nor on its neighbours.
 
-    Of a frame y of 400 samples, without its mean, let r(l) = Σ y[n] y[n + l]. The frame holds voice when its energy r(0) is
-    above that of the utterance's loudest frame − 35 dB and the largest r(l) / r(0) of the lags of 60 … 400 Hz is at
-    least 0.3. r(l) has fewer terms the longer the lag is, so noise stays far below that (about 0.15).
+    Of a frame y of 400 samples, without its mean, let r(l) = Σ y[n] y[n + l]. The frame holds voice when its energy
+    r(0) is above that of the utterance's loudest frame − 35 dB and the largest r(l) / r(0) of the lags of 60 … 400 Hz
+    is at least 0.3. r(l) has fewer terms the longer the lag is, so noise stays far below that (about 0.15).
 
     Args:
       x: f32[B, T], full scale ±1.

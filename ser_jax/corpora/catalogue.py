@@ -62,7 +62,7 @@ ENTRIES = (
         "6,300 utterances, 5.4 h, 630 speakers; 5,040 without the sentences SA1 and SA2 that all of them say",
         "phones (61 labels, by sample), text, speaker, gender, dialect region as session, split: train (462 speakers), "
         "dev (50), core-test (24), test (the other 94 of TEST)",
-        "LDC user agreement (on order)", "https://catalog.ldc.upenn.edu/LDC93S1",
+        "LDC user agreement", "https://catalog.ldc.upenn.edu/LDC93S1",
         "",
         "order it at https://catalog.ldc.upenn.edu/LDC93S1; give the folder with TRAIN and TEST; SPHERE as handed out or "
         "RIFF, not compressed by shorten",

@@ -13,8 +13,8 @@ from ser_jax.corpora.by_name import BadName, ByName
 from ser_jax.corpora.schema import Reject, Utterance
 
 LABELS = tuple(  # the 61 of doc/phoncode.doc that occur in transcriptions
-    "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv ih ix iy jh k kcl l m n "
-    "ng nx ow oy p pau pcl q r s sh t tcl th uh uw ux v w y z zh".split())
+    "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv ih ix iy jh k kcl l "
+    "m n ng nx ow oy p pau pcl q r s sh t tcl th uh uw ux v w y z zh".split())
 DEV_SPEAKERS = frozenset(
     "FAKS0 FDAC1 FJEM0 MGWT0 MJAR0 MMDB1 MMDM2 MPDF0 FCMH0 FKMS0 MBDG0 MBWM0 MCSH0 FADG0 FDMS0 FEDW0 MGJF0 MGLB0 MRTK0 "
     "MTAA0 MTDT0 MTHC0 MWJG0 FNMR0 FREW0 FSEM0 MBNS0 MMJR0 MDLS0 MDLF0 MDVC0 MERS0 FMAH0 FDRW0 MRCS0 MRJM4 FCAL1 MMWH0 "
@@ -38,10 +38,10 @@ class Timit(ByName):
     overlaps the phones have if there are any (a phone ends where the next one starts).
 
     Args:
-      source: folder that holds TRAIN and TEST, however deep, or an archive of it. Audio may be NIST SPHERE, as handed out,
-        or RIFF; SPHERE that is compressed by shorten is refused, as libsndfile does not read it.
-      sa: keep the dialect sentences SA1 and SA2, which every speaker says. They are left out by default: they would make
-        some phones in some contexts far too frequent, and training and test would share sentences.
+      source: folder that holds TRAIN and TEST, however deep, or an archive of it. Audio may be NIST SPHERE, as handed
+        out, or RIFF; SPHERE that is compressed by shorten is refused, as libsndfile does not read it.
+      sa: keep the dialect sentences SA1 and SA2, which every speaker says. They are left out by default: they would
+        make some phones in some contexts far too frequent, and training and test would share sentences.
       scratch: where an archive is unpacked; None: `unpacked/` beside it (the verb prepare says: beside the output).
     """
 
@@ -67,9 +67,10 @@ class Timit(ByName):
             raise BadName("the name is not that of a sentence (SA1, SI943, SX127)")
         if folder not in SPLITS or not re.fullmatch(r"DR[1-8]", region) or not SPEAKER.fullmatch(speaker):
             raise BadName("the file is not in a folder like TRAIN/DR1/FCJF0")
-        split = next((name for name, speakers in LISTS.items() if folder == "TEST" and speaker in speakers), folder.lower())
-        return {"id": f"{speaker}_{sentence[1]}", "speaker_id": speaker, "gender": GENDERS[speaker[0]], "session": region,
-                "split": split, "extra": {"sentence": sentence[1]}}
+        lists = LISTS if folder == "TEST" else {}
+        split = next((name for name, speakers in lists.items() if speaker in speakers), folder.lower())
+        return {"id": f"{speaker}_{sentence[1]}", "speaker_id": speaker, "gender": GENDERS[speaker[0]],
+                "session": region, "split": split, "extra": {"sentence": sentence[1]}}
 
     def units(self):
         """One unit per recording; tells on stderr what is missing.
@@ -151,8 +152,8 @@ def parse_phones(text):
     """Reads lines `START END LABEL`, in samples.
 
     Returns:
-      (list of (label, start, end) that do not overlap, {"phone_gaps": n, "phone_overlaps": n} as far as there are any), or
-      ([], reason) where a label is unknown or times do not rise.
+      (list of (label, start, end) that do not overlap, {"phone_gaps": n, "phone_overlaps": n} as far as there are any),
+      or ([], reason) where a label is unknown or times do not rise.
     """
     segments, faults = [], {"phone_gaps": 0, "phone_overlaps": 0}
     for number, line in enumerate(text.splitlines(), 1):

@@ -61,12 +61,14 @@ class Found:
             share = f"{(labels == 1).mean():.1%} with voice"
         else:
             silent = [i for i, name in enumerate(meta["phones"]) if name == "sil"]
-            share = (f"{len(labelled) / len(labels):.1%} labelled, {np.isin(labelled // STATES, silent).mean():.1%} of them "
-                     f"silence, {len(np.unique(labelled))} of {len(meta['classes'])} states occur")
+            share = (f"{len(labelled) / len(labels):.1%} labelled, "
+                     f"{np.isin(labelled // STATES, silent).mean():.1%} of them silence, "
+                     f"{len(np.unique(labelled))} of {len(meta['classes'])} states occur")
+        hours = len(labels) * FRAMES.hop / SAMPLE_RATE / 3600
         return "\n".join([f"labels       {meta['kind']}, by {meta['source']['from']}",
                           f"utterances   {len(self.rows)} of {len(self.rows) + absent}",
                           *(f"  {len(names):9d}  {reason}" for reason, names in self.absent.items()),
-                          f"frames       {len(labels)} ({len(labels) * FRAMES.hop / SAMPLE_RATE / 3600:.2f} h), {share}",
+                          f"frames       {len(labels)} ({hours:.2f} h), {share}",
                           f"path         {out}"])
 
 
@@ -106,7 +108,8 @@ def from_phones(corpora, found):
                 else:
                     found.absent["no phones in the record"].append(record.id)
                 progress.update()
-    phones = MODELLED if True in of_timit else sorted({label for parts in segments_of.values() for label, _, _ in parts})
+    used = {label for segments in segments_of.values() for label, _, _ in segments}
+    phones = MODELLED if True in of_timit else sorted(used)
     _cut(segments_of, phones, corpora, found)
     return _phone_meta(phones, "timit" if True in of_timit else "own", {"from": "phones"}, corpora)
 
@@ -143,7 +146,7 @@ def from_voice(corpora, batch_size, found):
 def from_ctm(corpora, path, found):
     """Thirds of the phones of a Kaldi CTM file; adds to `found` and returns the metadata.
 
-    Phones of TIMIT alone that are all among its 48 or its 61 labels are taken as such; any others are a set of their own.
+    Phones of TIMIT alone that are all among its 48 or its 61 labels are taken as such; others are a set of their own.
     """
     segments_of = read_ctm(path)
     used = {label for segments in segments_of.values() for label, _, _ in segments}
@@ -173,8 +176,8 @@ def from_net(corpora, workdir, step, transcripts, batch_size, found):
     trained = Trained(workdir, step)
     task = trained.network.task
     if not isinstance(task, PhoneStatesTask):
-        raise UsageError(f"--from {workdir}: {trained.experiment.name} was not trained on phone states and cannot align; name "
-                         "a run whose task is phone_states")
+        raise UsageError(f"--from {workdir}: {trained.experiment.name} was not trained on phone states; "
+                         "name a run whose task is phone_states")
     known = _transcripts(task, transcripts)
     log_priors = hybrid.priors([known.labels(name) for name in known.ids], len(known.classes))
     table = pandas.concat([pandas.DataFrame({
@@ -211,6 +214,6 @@ def _transcripts(task, path):
         return task.open_labels([path])
     missing = [name for name in task.config.labels if not Path(name).is_file()]
     if missing:
-        raise UserError(f"{missing[0]}, the frame labels that the net was trained on, is not there; name a file of the same "
-                        "phones by --transcripts")
+        raise UserError(f"{missing[0]}, the frame labels that the net was trained on, is not there; name a file "
+                        "of the same phones by --transcripts")
     return task.file

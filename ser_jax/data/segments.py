@@ -17,8 +17,8 @@ FRAMES = LogMel()  # window and hop
 def thirds(segments, phones, num_frames):
     """Labels of frames: each phone's frames in three parts that are as equal as can be.
 
-    The frames of a segment are those whose centres it holds; the k-th of n gets the third floor(3 (k + ½) / n). So one frame
-    is the middle, and two are the first and the last third.
+    The frames of a segment are those whose centres it holds; the k-th of n gets the third floor(3 (k + ½) / n). So one
+    frame is the middle, and two are the first and the last third.
 
     Args:
       segments: (phone, start, end) in samples, in time order, without overlap.
@@ -37,7 +37,7 @@ def thirds(segments, phones, num_frames):
 
 
 def modelled(segments):
-    """TIMIT's segments with the 48 labels of the models; those of q belong to the phone before (or, at first, after) it."""
+    """TIMIT's segments with the 48 labels of the models; those of q join the phone before (at first: after) it."""
     found, waiting = [], None
     for label, start, end in segments:
         label = timit.to_48(label)
@@ -57,7 +57,7 @@ def read_ctm(path):
     Position suffixes (_B, _I, _E, _S) are removed and silence in any case is written "sil".
 
     Returns:
-      {utterance: list of (phone, start, end) in samples, in time order; a phone ends where the next one starts at the latest}.
+      {utterance: list of (phone, start, end) in samples, in time order, without overlap: the next one cuts a phone}.
 
     Raises:
       UserError: no such file, or a line that is none of these.
@@ -77,7 +77,8 @@ def read_ctm(path):
             if not 0 <= start < end < np.inf:
                 raise ValueError
         except ValueError:
-            raise UserError(f"{path}, line {number}: not UTTERANCE CHANNEL START DURATION PHONE, times in seconds") from None
+            raise UserError(f"{path}, line {number}: not UTTERANCE CHANNEL START DURATION PHONE, times in "
+                            "seconds") from None
         phone = re.sub("_[BIES]$", "", phone)
         found[name].append((round(start * SAMPLE_RATE), round(end * SAMPLE_RATE),
                             "sil" if phone.lower() == "sil" else phone))
@@ -87,5 +88,6 @@ def read_ctm(path):
     for name, parts in found.items():
         parts.sort(key=lambda part: part[:2])
         nexts = [start for start, _, _ in parts[1:]] + [parts[-1][1]]
-        segments_of[name] = [(phone, start, min(end, after)) for (start, end, phone), after in zip(parts, nexts, strict=True)]
+        segments_of[name] = [(phone, start, min(end, after))
+                             for (start, end, phone), after in zip(parts, nexts, strict=True)]
     return segments_of

@@ -65,6 +65,8 @@ def assign(corpora, data, task):
         chosen = pandas.MultiIndex.from_frame(table[["corpus", "speaker_id"]]).isin(speakers)
         table.loc[chosen & (table["part"] != ""), "part"] = part  # also out of eval_splits, where the speaker may be too
     table.loc[table["refused"] != "", "part"] = ""
+    if not (table["part"] == "train").any():
+        raise UsageError("data.dev_speakers and data.test_speakers: nothing is left to train on")
     if data.weights:
         _check_weights(data.weights, corpora, table)
     return table

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from ser_jax.errors import UsageError, suggestion
 from ser_jax.export.devices import Devices
 from ser_jax.export.layers import layer_columns
-from ser_jax.models.layers import masked_max, masked_mean, masked_std
-
-POOLINGS = {"mean": masked_mean, "max": masked_max, "std": masked_std}
+from ser_jax.models.layers import POOLINGS
 
 
 class Embedder:

@@ -201,6 +201,10 @@ def masked_max(x, mask):
 
 
 def masked_std(x, mask):
-    """Population standard deviation over time of the valid positions."""
-    centred = x - masked_mean(x, mask)[:, None]
-    return jnp.sqrt(masked_mean(jnp.square(centred), mask))
+    """Population standard deviation over time of the valid positions; its gradient is 0 where a channel does not vary."""
+    variance = masked_mean(jnp.square(x - masked_mean(x, mask)[:, None]), mask)
+    varies = variance > 0
+    return jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
+
+
+POOLINGS = {"mean": masked_mean, "max": masked_max, "std": masked_std}

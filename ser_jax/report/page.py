@@ -61,6 +61,22 @@ def add_arguments(parser):
         help="prepared corpus: what each autoencoder among the --workdir makes of a few of its utterances",
     )
     parser.add_argument(
+        "--transfer",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="TABLE",
+        help="table.csv of `reproduce` of a transfer study: curves over the layers that are held constant; may be repeated",
+    )
+    parser.add_argument(
+        "--filters",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="WORKDIR",
+        help="pretraining run whose first layer is a convolution over time and mel bands: its filters; may be repeated",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         default=Path("report.html"),
@@ -70,8 +86,10 @@ def add_arguments(parser):
 
 
 def run(args):
-    if not (args.results or args.workdir or args.layer_study or args.tsne):
-        raise UsageError("nothing to report; name results.jsonl files, or give --layer-study, --tsne or --workdir")
+    if not (args.results or args.workdir or args.layer_study or args.tsne or args.transfer or args.filters):
+        raise UsageError(
+            "nothing to report; name results.jsonl files, or give --layer-study, --tsne, --transfer, --filters or --workdir"
+        )
     for option, value, needs in (
         ("--speaker", args.speaker, "layer_study"),
         ("--tsne-layers", args.tsne_layers, "tsne"),
@@ -85,7 +103,7 @@ def run(args):
         sharding.use_compilation_cache()
     page, warnings = render(
         args.results, args.workdir, args.out, args.layer_study, args.speaker, args.tsne, args.tsne_layers,
-        args.reconstructions,
+        args.reconstructions, args.transfer, args.filters,
     )  # fmt: skip
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -94,8 +112,9 @@ def run(args):
 
 
 def render(
-    results, workdirs, out, layer_studies=(), speakers=(), projections=(), projected_layers=None, reconstructions=None
-):
+    results, workdirs, out, layer_studies=(), speakers=(), projections=(), projected_layers=None, reconstructions=None,
+    transfers=(), filters=(),
+):  # fmt: skip
     """Writes the page `out`, `<stem>.csv` and `<stem>_*.png`. Equal input files give equal output files.
 
     Args:
@@ -108,6 +127,8 @@ def render(
       projected_layers: which of their layers, with commas between; None = all.
       reconstructions: prepared corpus, of which the autoencoders among `workdirs` reconstruct a few utterances, or
         None.
+      transfers: tables of transfer studies, whose curves to show.
+      filters: workdirs, the filters of whose first convolution to show.
 
     Returns:
       (path of the page, warnings).
@@ -126,7 +147,8 @@ def render(
     studies = _studies(layer_studies, speakers)
     maps = _projections(projections, projected_layers)
     rebuilt = _reconstructions(logs, reconstructions)
-    text, pictures, tables = _build(rows, logs, studies, maps, rebuilt, sources, warnings, out.stem)
+    carried = _transfer_study(transfers, filters)
+    text, pictures, tables = _build(rows, logs, studies, maps, rebuilt, carried, sources, warnings, out.stem)
     try:
         for picture in pictures:
             with files.atomic_path(out.with_name(f"{out.stem}_{picture.name}.png")) as temporary:
@@ -186,7 +208,21 @@ def _reconstructions(logs, corpus):
     ]
 
 
-def _build(rows, logs, studies, maps, rebuilt, sources, warnings, stem):
+def _transfer_study(tables, workdirs):
+    """([(study, picture)] of each direction of each table, [(filters, picture)] of each net)."""
+    if not (tables or workdirs):
+        return [], []
+    from ser_jax.report import filters, transfer_figures
+
+    studies = [study for path in _each_once(tables) for study in transfer_figures.read(path)]
+    nets = [filters.read(workdir) for workdir in _each_once(workdirs)]
+    return (
+        [(each, transfer_figures.picture(each, f"transfer_{place}")) for place, each in enumerate(studies, 1)],
+        [(each, filters.picture(each, f"filters_{place}")) for place, each in enumerate(nets, 1)],
+    )
+
+
+def _build(rows, logs, studies, maps, rebuilt, carried, sources, warnings, stem):
     """(text of the page, pictures, {ending of the name: CSV text})."""
     import jinja2
     import markupsafe
@@ -205,7 +241,8 @@ def _build(rows, logs, studies, maps, rebuilt, sources, warnings, stem):
     pictures += [picture for _, picture, _ in scores]
     for each in studies:
         pictures += [*each["maps"], each["curves"]]
-    pictures += [picture for _, picture, *_ in (*maps, *rebuilt)]
+    transfers, filters = carried
+    pictures += [picture for _, picture, *_ in (*maps, *rebuilt, *transfers, *filters)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -231,13 +268,15 @@ def _build(rows, logs, studies, maps, rebuilt, sources, warnings, stem):
         scores=scores,
         maps=maps,
         rebuilt=rebuilt,
+        transfers=transfers,
+        filters=filters,
         examples=transcripts.sentences(rows),
         confusions=confusions,
         curves=[(log, picture, curves.training(log)) for log, picture in drawn],
         sources=sources,
         warnings=warnings,
         stem=stem,
-        contents=_contents(rows, sources, studies, maps, rebuilt, logs),
+        contents=_contents(rows, sources, studies, maps, rebuilt, transfers, filters, logs),
         synthetic=sum(row.synthetic for row in rows),
         script=markupsafe.Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
@@ -272,7 +311,7 @@ def _draw_scores(found):
     return drawn
 
 
-def _contents(rows, sources, studies, maps, rebuilt, logs):
+def _contents(rows, sources, studies, maps, rebuilt, transfers, filters, logs):
     """What the page holds, as texts for its first line."""
 
     def count(number, what):
@@ -282,6 +321,8 @@ def _contents(rows, sources, studies, maps, rebuilt, logs):
     texts += [f"layer study of {count(len(studies), 'features file')}"] if studies else []
     texts += [count(len(maps), "t-SNE map")] if maps else []
     texts += [f"reconstructions by {count(len(rebuilt), 'autoencoder')}"] if rebuilt else []
+    texts += [f"curves of {count(len(transfers), 'transfer direction')}"] if transfers else []
+    texts += [f"filters of {count(len(filters), 'net')}"] if filters else []
     return texts + ([f"learning curves of {count(len(logs), 'pretraining run')}"] if logs else [])
 
 

@@ -49,12 +49,10 @@ class Classification:
         return [
             {
                 "metric": "WAR",
-                "value": metrics.war(y, prediction),
+                **intervals.scored(y, prediction, clusters, "WAR"),
                 "n": len(y),
                 "n_speakers": len(known),
                 "definition": f"accuracy per {unit} (scores averaged over its pieces)",
-                "ci": list(intervals.speaker_bootstrap(y, prediction, clusters, "WAR")),
-                "ci_method": f"percentile bootstrap over speakers, {intervals.BOOTSTRAP_SAMPLES} resamples",
                 "chance": float(np.bincount(y).max() / len(y)),
                 "classes": list(self.classes),
                 "confusion": metrics.confusion(y, prediction, range(len(self.classes))).tolist(),

@@ -205,12 +205,10 @@ class CTCTask:
             trivial = _trivial(metric, references)
             rows.append({
                 "metric": metric,
-                "value": metrics.evaluate(metric, references, found),
+                **intervals.scored(references, found, clusters, metric),
                 "n": len(ids),
                 "n_speakers": len(set(speakers) - {""}),
                 "definition": f"{metrics.METRICS[metric].definition}; {decoder} decoding",
-                "ci": list(intervals.speaker_bootstrap(references, found, clusters, metric)),
-                "ci_method": f"percentile bootstrap over speakers, {intervals.BOOTSTRAP_SAMPLES} resamples",
                 "chance": min(trivial.values()),
                 "secondary": {f"{metric} of {name}": value for name, value in trivial.items()},
                 "examples": [{"id": ids[i], "reference": references[i], "hypothesis": found[i]} for i in shown],

@@ -98,13 +98,12 @@ class EmotionFramesTask(frames.FrameTask):
             for metric, value in values.items():
                 rows.append({
                     "metric": metric,
+                    **intervals.scored(truth, found, groups, metric, numbers),
                     "value": value,
                     "n": len(truth),
                     "n_speakers": len(set(speakers) - {""}),
                     "definition": metrics.METRICS[metric].definition + (
                         "; mean frame posterior, silence left out" if unit == "utterance" else ", silence is a class"),
-                    "ci": list(intervals.speaker_bootstrap(truth, found, groups, metric, classes=numbers)),
-                    "ci_method": f"percentile bootstrap over speakers, {intervals.BOOTSTRAP_SAMPLES} resamples",
                     "chance": metrics.chance_level(metric, truth, numbers),
                     "classes": list(classes),
                     "confusion": metrics.confusion(truth, found, numbers).tolist(),

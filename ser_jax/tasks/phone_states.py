@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from ser_jax import intervals, metrics
+from ser_jax import intervals
 from ser_jax.data.frame_labels import FrameLabels
 from ser_jax.errors import UsageError
 from ser_jax.tasks import frames, hybrid
@@ -113,10 +113,8 @@ class PhoneStatesTask(frames.FrameTask):
     def _row(self, metric, truth, found, index, count, fields):
         speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
         clusters = np.where(speakers == "", ids, speakers)
-        return {"metric": metric.name, "value": metrics.evaluate(metric, truth, found), "n": count,
+        return {"metric": metric.name, "n": count, **intervals.scored(truth, found, clusters, metric),
                 "n_speakers": len(set(speakers) - {""}),
-                "ci": list(intervals.speaker_bootstrap(truth, found, clusters, metric)),
-                "ci_method": f"percentile bootstrap over speakers, {intervals.BOOTSTRAP_SAMPLES} resamples",
                 "target": "phones", "unit": "frame" if metric is hybrid.FER else "utterance", **fields}
 
     def _decoders(self, trained):

@@ -122,12 +122,10 @@ class ReconstructionTask:
         read = "it has read every frame, the one asked for included (leak)" if leak else "it has read the frames before"
         return [{
             "metric": RMSE.name,
-            "value": found,
+            **intervals.scored(values, errors["reconstruction"], clusters, RMSE),
             "n": len(ids),
             "n_speakers": len(set(speakers) - {""}),
             "definition": f"{RMSE.definition}; {trained.experiment.model.decoder} decoder, teacher-forced: {read}",
-            "ci": list(intervals.speaker_bootstrap(values, errors["reconstruction"], clusters, RMSE)),
-            "ci_method": f"percentile bootstrap over speakers, {intervals.BOOTSTRAP_SAMPLES} resamples",
             "chance": rmse["mean frame"],
             "secondary": {"explained": 1 - (found / rmse["mean frame"]) ** 2,
                           **{f"RMSE of the {name}": value for name, value in rmse.items()}},

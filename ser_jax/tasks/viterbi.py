@@ -1,9 +1,9 @@
 """Best paths through hidden Markov models: a loop over all phones (decoding) and a given sequence (forced alignment).
 
 Batched and masked, inside jit. Only sums and maxima of float32 are taken, so the results of an utterance are the same
-bits whatever its padding and its neighbours. The loops end with the longest utterance, so padding costs memory only. All
-scores are natural logarithms; −inf forbids. Shapes: B utterances, T frames, P phones, S = 3 P states (state 3 p + k is
-third k of phone p), N states of the longest sequence to align.
+bits whatever its padding and its neighbours. The loops end with the longest utterance: padding costs memory only.
+All scores are natural logarithms; −inf forbids. Shapes: B utterances, T frames, P phones, S = 3 P states (state
+3 p + k is third k of phone p), N states of the longest sequence to align.
 
 Ties: from a frame back to the one before, staying in the state goes before coming from another one, and a phone with a
 smaller number before those after it.
@@ -76,8 +76,7 @@ def decode(scores, lengths, graph):
     used = jnp.minimum(lengths.max(), frames)
     best, _, (all_bits, all_left) = lax.fori_loop(0, used, step, (nowhere, first, kept))
     ends = best[-1] + leave[-1] + graph.end
-    last = ends.argmax(1)
-    score = jnp.where(lengths > 0, ends.max(1), -jnp.inf)
+    last, score = ends.argmax(1), ends.max(1)
 
     def back(turn, carry):
         state, path = carry
