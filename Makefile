@@ -1,10 +1,11 @@
 # Two commands on a fresh machine:  make demo   make test
 # PYTHON=python3.13 chooses the interpreter, VENV=… the environment, EXTRAS=… the optional packages of setup.py,
-# PYTEST="-m 'not slow'" what is tested.
+# PYTEST="-m 'not slow'" what is tested, WORKERS=0 in one process instead of one for each core.
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= demo,dev
 PYTEST ?=
+WORKERS ?= auto
 
 BIN := $(VENV)/bin
 comma := ,
@@ -16,7 +17,7 @@ demo: install
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/ser-jax demo --out demo
 
 test: install
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 lint: install
 	$(BIN)/ruff check .

@@ -54,7 +54,7 @@ setup(
         "audeep": ["netCDF4"],  # the data sets of auDeep (.nc); MIT
         "tensorboard": ["tensorboardX"],
         "bench": ["torch"],  # the peer that benchmarks and parity tests compare with
-        "dev": ["pytest", "hypothesis", "ruff"],
+        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
     },
     entry_points={"console_scripts": ["ser-jax = ser_jax.cli:main"]},
 )

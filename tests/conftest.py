@@ -11,9 +11,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """One cache of compiled programs for this process and every subprocess that a test starts."""
+    """One cache of compiled programs for all processes: this one, those beside it (xdist), and those that a test starts."""
     if "SER_JAX_CACHE" not in os.environ:
-        os.environ["SER_JAX_CACHE"] = str(tmp_path_factory.mktemp("xla"))
+        root = tmp_path_factory.getbasetemp()
+        os.environ["SER_JAX_CACHE"] = str((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "xla")
     return os.environ["SER_JAX_CACHE"]
 
 
