@@ -19,6 +19,7 @@ from pathlib import Path
 
 import timing
 from autoencoder_step import comparison
+from jax_step import training_step
 
 CLASSES = 144
 
@@ -36,13 +37,14 @@ def main():
     if args.quick:
         args.batch, args.rounds = 16, 2
 
+    from ser_jax.config import Optim
     from ser_jax.models.convnet import ConvNetConfig
 
     sizes = {"conv_channels": (4, 8), "dense": (16, 16, 16)} if args.quick else {}
     check_same(ConvNetConfig(**sizes, dropout=0.0), threads)
     config, examples = ConvNetConfig(**sizes), batch(args.batch)
     peers = {"torch": torch_net(config, threads, False), "torch channels_last": torch_net(config, threads, True)}
-    step = {"ser_jax": rmsprop_step(Frames(config), examples)}
+    step = {"ser_jax": training_step(Frames(config), examples, Optim(name="rmsprop"))}
     step |= {name: torch_step(net, examples) for name, net in peers.items()}
     step_seconds = timing.interleaved(step, args.rounds, warmup=2)
     forward = {"ser_jax": jax_forward(Frames(config), examples)}
@@ -129,35 +131,6 @@ class Frames:
 
         centre = jnp.full((len(windows), 1), self.config.context)
         return model(windows, jnp.ones(windows.shape[:2], bool), centre, rngs=rngs)["logits"][:, 0]
-
-
-def rmsprop_step(network, examples):
-    """A function that takes one step and returns the loss."""
-    import jax
-    import optax
-
-    from ser_jax import optim
-    from ser_jax.config import Optim
-
-    transform = optim.build(Optim(name="rmsprop"), 1000)
-
-    def step(state, batch):
-        params, stats, opt, key = state
-        key, use = jax.random.split(key)
-        (loss, (_, stats)), gradient = jax.value_and_grad(network.loss, has_aux=True)(params, stats, batch, use)
-        update, opt = transform.update(gradient, opt, params)
-        return (optax.apply_updates(params, update), stats, opt, key), loss
-
-    step = jax.jit(step, donate_argnums=0)
-    params, stats = network.init(0)
-    kept = {"state": (params, stats, transform.init(params), jax.random.key(0))}
-
-    def run():
-        kept["state"], loss = step(kept["state"], examples)
-        jax.block_until_ready(kept["state"])
-        return float(loss)
-
-    return run
 
 
 def jax_forward(network, examples):

@@ -1,9 +1,9 @@
 """The training step of `ser_jax/train.py` on one given batch, and weights to compare nets by: shared by the step timings."""
 
 
-def training_step(network, batch):
+def training_step(network, batch, settings=None):
     """A function that takes one step of `network` (a ser_jax.network.Network) on `batch` (arrays on the host), as the loop
-    of `ser_jax/train.py` does (Adam, donated state), waits for it and returns the loss."""
+    of `ser_jax/train.py` does (donated state), waits for it and returns the loss. `settings`: config.Optim, default Adam."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -11,7 +11,7 @@ def training_step(network, batch):
     from ser_jax import optim, sharding
     from ser_jax.config import Optim
 
-    mesh, transform = sharding.mesh(), optim.build(Optim(), 1000)
+    mesh, transform = sharding.mesh(), optim.build(settings or Optim(), 1000)
 
     def init():
         params, stats = network.init(0)

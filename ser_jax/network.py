@@ -18,6 +18,7 @@ class Network:
 
     Attributes:
       task: built from `experiment.task`.
+      parameters: paths of all parameters.
       frozen: set of the paths of the parameters that are held constant.
     """
 
@@ -29,7 +30,8 @@ class Network:
         self._build = lambda seed: experiment.model.build(self.task.num_outputs, rngs=nnx.Rngs(seed))
         model = nnx.eval_shape(lambda: self._build(0))
         self._graphdef = nnx.graphdef(model)
-        self.frozen = transfer.frozen(experiment, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        self.parameters, self.frozen = transfer.flat(params).keys(), transfer.frozen(experiment, params)
 
     def init(self, seed):
         """(params, stats): nested dicts of arrays with string keys."""

@@ -34,15 +34,16 @@ LOWEST = float(jnp.finfo(jnp.float32).min)  # not −∞: a state is checked to 
 DECAYS = ("constant", "cosine", "linear")
 
 
-def build(config, steps):
+def build(config, steps, parameters=()):
     """The gradient transformation of an experiment.
 
     Args:
       config: config.Optim.
       steps: steps of the whole run; the decays end there.
+      parameters: paths of all parameters of the model, frozen ones included, to check `l2_on` by; () = not checked.
 
     Raises:
-      UsageError: unknown optimiser or decay.
+      UsageError: unknown optimiser or decay, a pattern of `l2_on` that names nothing.
     """
     if config.name not in OPTIMISERS:
         raise UsageError(_unknown("optim.name", config.name, OPTIMISERS))
@@ -51,6 +52,9 @@ def build(config, steps):
     for name in ("clip_norm", "clip_value", "l2", "plateau"):
         if getattr(config, name) < 0:
             raise UsageError(f"optim.{name}={getattr(config, name):g}: must not be negative; 0 = off")
+    for pattern in config.l2_on if config.l2 and parameters else ():
+        if not any(transfer.matches(path, [pattern]) for path in parameters):
+            raise UsageError(f"optim.l2_on={pattern} names no parameter; there are {', '.join(sorted(parameters)[:12])} …")
     transform = OPTIMISERS[config.name](schedule(config, steps), config)
     before = [optax.add_decayed_weights(2 * config.l2, mask=_named(config.l2_on))] if config.l2 else []  # d(λ w²) = 2 λ w
     before += [optax.clip(config.clip_value)] if config.clip_value else []
@@ -59,15 +63,9 @@ def build(config, steps):
 
 
 def _named(patterns):
-    """Params -> tree of bool, true where a pattern names the leaf; UsageError when none is."""
-    def mask(params):
-        marked = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: transfer.matches("/".join(key.key for key in path), patterns), params)
-        if not any(jax.tree.leaves(marked)):
-            raise UsageError(f"optim.l2_on={','.join(patterns)} names no parameter that is trained; see ser_jax/transfer.py")
-        return marked
-
-    return mask
+    """Params -> tree of bool, true where a pattern names the leaf."""
+    return lambda params: jax.tree_util.tree_map_with_path(
+        lambda path, leaf: transfer.matches("/".join(key.key for key in path), patterns), params)
 
 
 def watched(transform):

@@ -77,7 +77,7 @@ def train(experiment, workdir, *, stop_after=None):
     mesh = sharding.mesh()
     sharding.check_batch_size("train.batch_size", settings.batch_size, mesh)
     sharding.use_compilation_cache()
-    transform = optim.build(experiment.optim, settings.steps)
+    transform = optim.build(experiment.optim, settings.steps, network.parameters)
     transform = optim.watched(transform) if experiment.follows_scores else transform
     if lead:
         lock = _lock(workdir)  # noqa: F841  (held as long as this call runs)

@@ -127,3 +127,21 @@ def test_autoencoder(script, tmp_path):
     assert lines[0].startswith("same net")
     what = "step" if script == "autoencoder_step" else "vectors"
     assert [row[what] for row in content["table"]] == ["ser_jax", "torch nn.GRU", "torch TF1 cell"]
+
+
+@pytest.mark.slow
+def test_convnet_step(tmp_path):
+    pytest.importorskip("torch", reason="needs torch, the peer of this benchmark")
+    lines = run("convnet_step", "--threads", 1, "--json", tmp_path / "out.json")
+    content = check(lines, tmp_path / "out.json")
+    assert sum(line.startswith("same net") for line in lines) == 2
+    assert {row["what"].split(",")[0] for row in content["table"]} == {"step", "forward"} and len(content["table"]) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--align",)])
+def test_viterbi(options, tmp_path):
+    lines = run("viterbi", *options, "--json", tmp_path / "out.json")
+    assert sum(line.startswith("same paths") for line in lines) == (2 if options else 3)
+    assert lines[-1].startswith("ratio: ser_jax / numpy, CPU")
+    assert check(lines, tmp_path / "out.json")["machine"]["threads"] == 1

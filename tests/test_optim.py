@@ -84,8 +84,9 @@ def test_l2_is_the_gradient_of_its_penalty_on_the_named_parameters_alone():
     plain = steps(optim.build(Optim(name="sgd", learning_rate=0.5), steps=10), weights, [penalty])[0]
     found = steps(optim.build(config, steps=10), weights, [nothing])[0]
     assert found == plain and found["conv"]["bias"] == 3.0 and found["conv"]["kernel"] < 3.0
-    with pytest.raises(UsageError, match="optim.l2_on=dense names no parameter"):
-        optim.build(dataclasses.replace(config, l2_on=("dense",)), steps=10).init(weights)
+    optim.build(config, 10, ["conv/kernel", "conv/bias"])
+    with pytest.raises(UsageError, match="optim.l2_on=dense names no parameter; there are conv/bias, conv/kernel"):
+        optim.build(dataclasses.replace(config, l2_on=("dense",)), 10, ["conv/kernel", "conv/bias"])
 
 
 def test_evaluations_without_a_better_score_halve_the_learning_rate():

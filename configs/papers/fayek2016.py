@@ -13,7 +13,6 @@ from ser_jax.held_out import Official, Rotation
 from ser_jax.papers import Labelled, Paper, Run, Scored
 
 LAYERS = (5, 4, 3, 2, 1, 0)  # l: layers that are held constant
-CONVOLUTIONS = 2  # layers 1 and 2; with both constant no kernel is left for the L2 penalty
 ASR = ("FER", "PER")
 SER = ("E", "UE")
 PUBLISHED = {  # dev, test of each of the two metrics
@@ -43,9 +42,9 @@ def _runs():
            "held_out": Rotation(), "labels": "ser"}
     runs = {"asr": Run(**asr), "ser": Run(**ser, settings=("task.classes={classes}",))}
     for layers in LAYERS:
-        held = (f"transfer.freeze_layers={layers}", *(("optim.l2=0",) if layers >= CONVOLUTIONS else ()))
-        runs[f"ser_to_asr_{layers}"] = Run(**asr, source="ser", settings=held)
-        runs[f"asr_to_ser_{layers}"] = Run(**ser, source="asr", settings=(*held, "task.classes={classes}"))
+        held = f"transfer.freeze_layers={layers}"
+        runs[f"ser_to_asr_{layers}"] = Run(**asr, source="ser", settings=(held,))
+        runs[f"asr_to_ser_{layers}"] = Run(**ser, source="asr", settings=(held, "task.classes={classes}"))
     return runs
 
 
