@@ -5,10 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+from iemocap_tree import write_iemocap
+from official_archives import write_tree
+from timit_tree import speech, timit_files
 
 from ser_jax import cli, papers
 from ser_jax.errors import UserError
 from ser_jax.report import filters, page, transfer_figures
+from ser_jax.tasks.frames import SPEC
 from ser_jax.trials import Trials
 
 pytest.importorskip("espeakng_loader", reason="needs the [demo] extra")
@@ -99,6 +103,27 @@ def test_the_plan_of_the_whole_paper(root):
     third = plan["asr_to_ser_0"][2].job
     assert plan["asr"][0].job in third.after and "train.steps=9" in third.verbs[0] and "train.steps=7" not in third.verbs[0]
     assert plan["asr"][0].job.verbs[2].startswith("evaluate out/runs/asr --step best --corpus ") and third.verbs[2].count("--part test") == 1
+
+
+@pytest.mark.slow
+def test_on_miniature_timit_and_iemocap(tmp_path):
+    """The paper's own configs, official parts of TIMIT, sessions of IEMOCAP: the last is dev, the 8 others take turns."""
+    write_tree(tmp_path / "TIMIT", timit_files())
+    write_iemocap(tmp_path / "release")
+    for corpus, source in (("timit", "TIMIT"), ("iemocap", "release")):
+        assert cli.main(["prepare", corpus, "--source", str(tmp_path / source), "--out", str(tmp_path / corpus),
+                         "--max-rejects", "1"]) == 0
+    wanted = ["--size", "rows=SER*Base,ASR*l=5", *SIZES[2:]]
+    assert cli.main(["reproduce", str(FAYEK), "--corpus", f"asr={tmp_path / 'timit'}", "--corpus", f"ser={tmp_path / 'iemocap'}",
+                     *wanted, "--out", str(tmp_path / "out")]) == 0
+    found = {(line["table"], line["set"], line["target"], line["part"]): line for line in lines(tmp_path) if line["ours"]}
+    dev, test = (found["SER → ASR", "Base", "FER", part] for part in ("dev", "test"))
+    assert (dev["speakers"], test["speakers"]) == ("2", "1") and int(test["n"]) == 2 * SPEC.num_frames(len(speech("SX37", 0)))
+    assert found["ASR → SER", "l=5", "UE", "test"]["speakers"] == "8" and found["ASR → SER", "l=5", "UE", "dev"]["speakers"] == "2"
+    assert 0 <= float(found["ASR → SER", "l=5", "UE", "test"]["ours"]) <= 1
+    config = json.loads((tmp_path / "out/runs/asr_to_ser_5_fold_1/config.json").read_text())
+    assert set(config["data"]["dev_speakers"]) == {"Ses05F", "Ses05M"} and config["transfer"]["freeze_layers"] == 5
+    assert config["task"]["classes"] == ["angry", "happy+excited", "neutral+calm", "sad"] and config["optim"]["l2"] == 1e-3
 
 
 def test_a_second_call_trains_nothing_and_gives_the_same_table(root, capsys):
