@@ -287,7 +287,7 @@ def test_running_statistics_include_the_bias_before_the_normalisation():
 
 def test_dropout_is_there_in_training_alone(small):
     loss, params, stats, frames = training_loss()
-    assert float(loss(params, stats, frames, 0)[0]) != float(loss(params, stats, frames, 1)[0])
+    assert float(loss(params, stats, frames, jax.random.key(0))[0]) != float(loss(params, stats, frames, jax.random.key(1))[0])
     model = SMALL.build(3, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="centres"):
         model(*ragged([9], 9), rngs=nnx.Rngs(dropout=0))
