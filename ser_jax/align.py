@@ -29,8 +29,8 @@ def add_arguments(parser):
 
 def run(args):
     _check(args)
-    from ser_jax import sharding
-    from ser_jax.data import alignment, pipeline
+    from ser_jax import alignment, sharding
+    from ser_jax.data import pipeline
     from ser_jax.data.frame_labels import write_frame_labels
 
     corpora = pipeline.open_corpora(args.corpora)

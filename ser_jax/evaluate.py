@@ -22,7 +22,10 @@ def add_arguments(parser):
                         help="part of what the run was trained on (without --corpus); default: test, or dev where there is none")
     parser.add_argument("--step", default="best", help="best (default), last, or a number of steps")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
-                        help="of the task; ctc: beam_width=100, language_model=TEXT.txt|CORPUS; may be repeated")
+                        help="of the task, may be repeated; ctc: beam_width=100, language_model=TEXT.txt|CORPUS; "
+                             "phone_states: acoustic_scale=1, insertion_penalty=0 (default: tuned on the dev part)")
+    parser.add_argument("--labels", type=Path, default=None, metavar="FILE.parquet",
+                        help="frame labels to score against (of tasks on frames; default: those it was trained on)")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--out", type=Path, default=None, help="folder of results.jsonl; default: the workdir")
 
@@ -38,14 +41,17 @@ def run(args):
         raise UsageError(f"--batch-size {args.batch_size}: must be at least 1")
     sharding.use_compilation_cache()
     trained = Trained(args.workdir, args.step)
-    defaults = trained.network.task.options
-    options = read_options(args.option, {name: type(value) for name, value in defaults.items()},
-                           "none, its task has no options")
+    task = trained.network.task
+    options = read_options(args.option, task.options, "none, its task has no options")
     if args.part and (args.corpus or args.split):
         raise UsageError("--part is a part of what the run was trained on; give it without --corpus and --split")
     corpora = pipeline.open_corpora(args.corpus or trained.experiment.data.corpora)
-    if hasattr(trained.network.task, "tune"):
-        options = _tuned(trained, args.batch_size) | options
+    if set(getattr(task, "tuned", ())) - set(options):
+        options |= _tuned(trained, args.batch_size, options)
+    if args.labels:
+        if not hasattr(task, "score_against"):
+            raise UsageError(f"--labels {args.labels}: {trained.experiment.name} does not label frames")
+        task.score_against(str(args.labels))
     splits = _known_splits(args.split, corpora) if args.split else None
     rows = []
     for position, corpus in enumerate(corpora):
@@ -71,14 +77,19 @@ def run(args):
     return DONE
 
 
-def _tuned(trained, batch_size):
-    """Options that the task finds on the dev part of the run's own corpora; {} where there is none."""
+def _tuned(trained, batch_size, given):
+    """Options that the task finds on the dev part of the run's own corpora, beside the given ones; {} where there is none."""
     import numpy as np
     import pandas
 
     from ser_jax.data import pipeline
 
-    used, corpora = trained.utterances, pipeline.open_corpora(trained.experiment.data.corpora)
+    used = trained.utterances
+    try:
+        corpora = pipeline.open_corpora(trained.experiment.data.corpora)
+    except UserError as error:
+        print(f"not tuned, its defaults are taken: {error}", file=sys.stderr)
+        return {}
     watched = set(used.loc[used["part"] == "dev", "audio_sha256"])
     tables = []
     for position, corpus in enumerate(corpora):
@@ -88,7 +99,7 @@ def _tuned(trained, batch_size):
     if dev.empty:
         print("no dev part to tune the decoder on: its defaults are taken", file=sys.stderr)
         return {}
-    return trained.network.task.tune(_predict(trained, corpora, dev, batch_size), dev, trained)
+    return trained.network.task.tune(_predict(trained, corpora, dev, batch_size), dev, trained, **given)
 
 
 def _known_splits(text, corpora):

@@ -1,6 +1,7 @@
 """Who is held out of a run that is trained and tested on one corpus: its official parts, or speakers that take turns."""
 
 import dataclasses
+import re
 
 from ser_jax.errors import UsageError
 
@@ -86,5 +87,10 @@ class Rotation:
         if (speakers["speaker_id"] == "").any():
             raise UsageError("the corpus does not tell the speaker of every utterance, so none can be held out")
         sessions = speakers["session"]
-        dev = sessions == sessions.max() if (sessions != "").all() else ~speakers.duplicated("gender", keep="last")
+        dev = sessions == max(sessions, key=_by_number) if (sessions != "").all() else ~speakers.duplicated("gender", keep="last")
         return sorted(speakers["speaker_id"][dev]), speakers["speaker_id"][~dev].tolist()
+
+
+def _by_number(name):
+    """Sorts "9" before "10"."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]

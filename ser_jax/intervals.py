@@ -55,13 +55,34 @@ def scored(truth, prediction, speakers, metric, classes=None):
             "by_speaker": {"speakers": names, "sums": sums[0].tolist()}, **_of_sums(metric, sums)}
 
 
-def pooled(parts, metric):
-    """`value` and `ci` over all that several `by_speaker` hold; a speaker in two of them is one cluster."""
-    sums = {}
+def summed(parts):
+    """{speaker: float64[…]}, the sums over several `by_speaker`; a speaker in two of them is one."""
+    found = {}
     for part in parts:
-        for name, values in zip(part["speakers"], part["sums"], strict=True):
-            sums[name] = sums.get(name, 0) + np.asarray(values, np.float64)
+        for name, sums in zip(part["speakers"], part["sums"], strict=True):
+            found[name] = found.get(name, 0) + np.asarray(sums, np.float64)
+    return found
+
+
+def pooled(parts, metric):
+    """`value` and `ci` over all that several `by_speaker` hold."""
+    sums = summed(parts)
     return _of_sums(as_metric(metric), np.stack([sums[name] for name in sorted(sums)])[None])
+
+
+def pooled_difference(parts, others, metric):
+    """(A − B, low, high) of the `by_speaker` of two systems over the speakers of both, drawn together; None for fewer than
+    two speakers."""
+    metric, ours, theirs = as_metric(metric), summed(parts), summed(others)
+    both = sorted(ours.keys() & theirs.keys())
+    if len(both) < 2:
+        return None, None, None
+    a, b = (np.stack([sums[name] for name in both])[None] for sums in (ours, theirs))
+
+    def gap(x, y):
+        return _mean(metric, x) - _mean(metric, y)
+
+    return float(gap(a.sum(1), b.sum(1))), *_interval(_resampled([a, b], BOOTSTRAP_SAMPLES, 0, gap))
 
 
 def _of_sums(metric, sums):

@@ -132,6 +132,7 @@ class _Several:
     def __init__(self, jobs, count, logs):
         self.jobs, self.count, self.logs = jobs, count, logs
         self.meter, self.stop, self.running, self.lock = _Meter(len(jobs)), False, set(), threading.Lock()
+        self.asked = set()
 
     def run(self):
         """All of them; a signal, or one that fails, ends the others when they have saved."""
@@ -150,6 +151,8 @@ class _Several:
                         found[pool.submit(self._one, job, slot)] = (job, slot)
                     if not found:
                         break
+                    if self.stop:
+                        self._ask()  # also what was just being started when it was asked the first time
                     finished, _ = concurrent.futures.wait(found, CHECK_SECONDS, concurrent.futures.FIRST_COMPLETED)
                     for future in finished:
                         job, slot = found.pop(future)
@@ -199,7 +202,8 @@ class _Several:
     def _ask(self, *_):
         """No new ones; those that run save their state and end."""
         self.stop = True
-        for process in list(self.running):
+        for process in list(self.running - self.asked):
+            self.asked.add(process)  # once: a second signal would end it without saving
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
 

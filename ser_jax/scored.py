@@ -54,34 +54,10 @@ def result(scored, folds, system, confusion=True):
         "evaluate", scored.metric, pooled["value"], sum(counts), ci=pooled["ci"], ci_method=first.get("ci_method"),
         definition=first["definition"], system=system, experiment=first.get("experiment"), target=first.get("target"),
         head=first.get("head"), corpus=first["corpus"], split=f"{scored.part}, per {scored.unit}",
-        n_speakers=len(_speakers([row["by_speaker"] for row in rows])),
+        n_speakers=len(intervals.summed([row["by_speaker"] for row in rows])),
         chance=None if None in chances else float(np.average(chances, weights=counts)),
         stamps=list(dict.fromkeys(stamp for row in rows for stamp in row["stamps"])),
         notes=list(dict.fromkeys(note for row in rows for note in row.get("notes") or ())), **fields)
-
-
-def difference(parts, others, metric):
-    """(A − B, low, high) of two systems' `by_speaker` lists over the speakers of both; drawn speakers are the same for both."""
-    ours, theirs = _speakers(parts), _speakers(others)
-    both = sorted(ours.keys() & theirs.keys())
-    if len(both) < 2:
-        return None, None, None
-    a, b = (np.stack([sums[name] for name in both])[None] for sums in (ours, theirs))
-
-    def gap(x, y):
-        return metric.value(x).mean(0) - metric.value(y).mean(0)
-
-    drawn = intervals._resampled([a, b], intervals.BOOTSTRAP_SAMPLES, 0, gap)
-    return float(gap(a.sum(1), b.sum(1))), *intervals._interval(drawn)
-
-
-def _speakers(parts):
-    """{speaker: float64[…]} sums over several `by_speaker`."""
-    found = {}
-    for part in parts:
-        for name, sums in zip(part["speakers"], part["sums"], strict=True):
-            found[name] = found.get(name, 0) + np.asarray(sums, np.float64)
-    return found
 
 
 def table(scored, folds):
@@ -120,7 +96,7 @@ def _figures(one, folds, versus):
             "stamps": " ".join(row["stamps"])}
     if versus:
         parts, others = ([fold["by_speaker"] for _, fold in side] for side in (folds, versus))
-        gap, below, above = difference(parts, others, metric_of(one.metric))
+        gap, below, above = intervals.pooled_difference(parts, others, metric_of(one.metric))
         if gap is not None:
             gap, below, above = (0.0 - gap, 0.0 - above, 0.0 - below) if one.complement else (gap, below, above)
             line |= {"versus": one.versus, "pooled difference": gap, "difference low": below, "difference high": above}

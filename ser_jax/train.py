@@ -63,9 +63,9 @@ def train(experiment, workdir, *, stop_after=None):
     from ser_jax.runlog import RunLog
 
     settings = experiment.train
-    for name in ("steps", "batch_size", "keep"):
-        if getattr(settings, name) < 1:
-            raise UsageError(f"train.{name}={getattr(settings, name)}: must be at least 1")
+    for name, least in (("steps", 1), ("batch_size", 1), ("keep", 1), ("patience", 0)):
+        if getattr(settings, name) < least:
+            raise UsageError(f"train.{name}={getattr(settings, name)}: must be at least {least}")
     lead = jax.process_index() == 0
     workdir = Path(workdir)
 
@@ -74,6 +74,9 @@ def train(experiment, workdir, *, stop_after=None):
     network = Network(experiment)
     task = network.task
     table = splits.assign(corpora, experiment.data, task)
+    if experiment.follows_scores and not (settings.eval_every and (table["part"] == "dev").any()):
+        raise UsageError("optim.plateau and train.patience follow the periodic evaluations, and there are none: set "
+                         "train.eval_every and hold speakers out (data.holdout, data.dev_speakers or data.eval_splits)")
     mesh = sharding.mesh()
     sharding.check_batch_size("train.batch_size", settings.batch_size, mesh)
     sharding.use_compilation_cache()
@@ -81,7 +84,10 @@ def train(experiment, workdir, *, stop_after=None):
     transform = optim.watched(transform) if experiment.follows_scores else transform
     if lead:
         lock = _lock(workdir)  # noqa: F841  (held as long as this call runs)
-        _prepare_workdir(workdir, experiment, corpora, table, task)
+    source = transfer.provenance(experiment) if _of_lead(not (workdir / "config.json").exists()) else None
+    if lead:
+        _prepare_workdir(workdir, experiment, corpora, table, task, source)
+    _of_lead(True)  # nobody reads the workdir before it is there
 
     # ---------------------------------------------------------------- state: one tree of arrays, born sharded
     def init():
@@ -133,11 +139,11 @@ def train(experiment, workdir, *, stop_after=None):
         batches = pipeline.training_batches(corpora, table, task, experiment.data, settings.batch_size, start,
                                             jax.process_count(), jax.process_index())
         dev = table[table["part"] == "dev"]
-        step, pending = start, None
+        step, pending, exhausted = start, None, _exhausted(state, settings)
 
         # ------------------------------------------------------------ evaluate, save, next batch, step, log: in this order
         while True:
-            last = step >= settings.steps or _exhausted(state, settings)
+            last = step >= settings.steps or exhausted
             stopping = not last and (stop.requested(step) or (stop_after is not None and step - start >= stop_after))
             scores = None
             if len(dev) and step > evaluated and (last or _due(step, settings.eval_every)) and not stopping:
@@ -149,7 +155,8 @@ def train(experiment, workdir, *, stop_after=None):
                 log.write("eval", step, scores)
                 if experiment.follows_scores:
                     state["opt"] = observe(state["opt"], scores[task.eval_metric])
-                    last = last or _exhausted(state, settings)
+                    exhausted = _exhausted(state, settings)
+                    last = last or exhausted
             better = scores is not None and scores[task.eval_metric] > checkpoints.best
             wanted = last or stopping or better or _due(step, settings.save_every)
             if scores is not None if step == saved else wanted:  # a saved step is saved again only to add its scores
@@ -190,6 +197,15 @@ FREE = {"data": {"corpora", "workers"},
         "train": {"log_every", "eval_every", "save_every", "keep", "profile", "tensorboard", "sharding"}}
 
 
+def _of_lead(flag):
+    """What the lead process says; all processes call this together (opening a checkpoint takes all of them, too)."""
+    import jax
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+    return bool(multihost_utils.broadcast_one_to_all(flag))
+
+
 def _lock(workdir):
     """Keeps a second run away from the workdir (a requeued job may start while the old one still saves)."""
     workdir.mkdir(parents=True, exist_ok=True)
@@ -203,8 +219,11 @@ def _lock(workdir):
     return lock
 
 
-def _prepare_workdir(workdir, experiment, corpora, table, task):
-    """Writes the config and what is trained on; refuses a workdir that belongs to another run."""
+def _prepare_workdir(workdir, experiment, corpora, table, task, source):
+    """Writes the config and what is trained on; refuses a workdir that belongs to another run.
+
+    `source`: of `transfer.provenance`, for a new workdir.
+    """
     value = config_module.to_dict(experiment)
     value["prepared"] = [{"name": c.name, "fingerprint": c.fingerprint, "synthetic": c.info["synthetic"]} for c in corpora]
     value["files"] = getattr(task, "files", {})
@@ -227,9 +246,7 @@ def _prepare_workdir(workdir, experiment, corpora, table, task):
         raise UserError(f"{workdir} has checkpoints but no config.json, so what made them is unknown; choose another --workdir")
     else:
         import pandas
-
-        from ser_jax import transfer
-        value["source"], heard = transfer.provenance(experiment)
+        value["source"], heard = source
         columns = ["corpus", "id", "speaker_id", "gender", "split", "audio_sha256", "text_hash", "part", "refused"]
         with atomic_path(workdir / "pretrained_on.parquet") as temporary:
             pandas.concat([table[columns], *heard]).to_parquet(temporary, index=False)

@@ -84,13 +84,14 @@ class Carried:
     lines: list
 
 
-def carry(experiment, params, stats, source):
+def carry(experiment, params, stats, source, measured=()):
     """Finds the leaf of the source for every leaf of a new model.
 
     Args:
       experiment: config.Experiment of the new run.
       params, stats: its trees; shapes are enough.
       source: checkpoint.Trained.
+      measured: paths of statistics that the training part gives (`calibrate`).
 
     Raises:
       UserError: a leaf of a numbered layer that the source lacks or has in another shape, or has and the new model lacks,
@@ -105,7 +106,9 @@ def carry(experiment, params, stats, source):
     for number, tree in enumerate((params, stats)):
         for path, leaf in flat(tree).items():
             asked = matches(path, kept) or path in held or (transfer.head == "source" and not matches(path, layers))
-            if not asked or matches(path, transfer.reinit):
+            if path in measured:
+                status[path] = "measured"
+            elif not asked or matches(path, transfer.reinit):
                 status[path] = "new, frozen" if path in held else "new"
             elif path not in theirs:
                 wrong.append(f"{path} {leaf.shape} is not in the source")
@@ -145,21 +148,20 @@ def begin(experiment, network, state, workdir, corpora, table, say):
       say: called with each line that says what became of the parameters.
     """
     params, stats = state["params"], state["stats"]
+    measured = network.task.calibrate(corpora, table) if hasattr(network.task, "calibrate") else {}
     if experiment.transfer.init_from:
         source = _source(experiment)
         recorded = read_json(workdir / "config.json").get("source") or {}
         if recorded.get("hash") != source.hash:
             raise UserError(f"{source.workdir} has another checkpoint than when {workdir} was begun; choose another --workdir")
-        carried = carry(experiment, params, stats, source)
+        carried = carry(experiment, params, stats, source, measured)
         params, stats = replaced(params, carried.params), replaced(stats, carried.stats)
         say(f"from step {source.step} of {source.workdir} ({source.experiment.name}):")
         for line in carried.lines:
             say(line)
     elif network.frozen:
         say(f"frozen at random values: {', '.join(sorted(network.frozen))}")
-    if hasattr(network.task, "calibrate"):
-        stats = replaced(stats, network.task.calibrate(corpora, table))
-    return {"params": params, "stats": stats}
+    return {"params": params, "stats": replaced(stats, measured)}
 
 
 def _source(experiment):

@@ -3,6 +3,7 @@
 import types
 
 import numpy as np
+import pandas
 import pytest
 from corpus_files import prepare_tree, voice, write_audio, write_table
 from hypothesis import given, settings
@@ -10,15 +11,14 @@ from hypothesis import strategies as st
 from official_archives import write_tree
 from timit_tree import SILENT, segments, timit_files
 
-from ser_jax import cli, evaluate
-from ser_jax.data import alignment
+from ser_jax import alignment, cli, evaluate
+from ser_jax.corpora.phones import MODELLED, TRANSCRIBED, to_48
 from ser_jax.data.frame_labels import FrameLabels
 from ser_jax.data.prepared import PreparedCorpus
 from ser_jax.data.segments import modelled, read_ctm, thirds
 from ser_jax.errors import UserError
 from ser_jax.tasks.emotion_frames import EmotionFramesConfig
 from ser_jax.tasks.phone_states import PhoneStatesConfig
-from ser_jax.tasks.phones import MODELLED, TRANSCRIBED, to_48
 
 OF_SX37 = ["sil", "sh", "iy", "hh", "ae", "vcl", "d", "y", "er", "vcl", "jh", "s", "uw", "sil"]  # 61 -> 48, without q
 
@@ -214,7 +214,8 @@ def net(timit, tmp_path, monkeypatch):
     config = PhoneStatesConfig(labels=(str(tmp_path / "thirds.parquet"),), phones=MODELLED, phone_set="timit")
     believed = {name: np.array(FrameLabels(config.labels).labels(name)) for name in ids(timit)}
     network = types.SimpleNamespace(task=config.build())
-    trained = types.SimpleNamespace(network=network, params={}, stats={}, hash="abc", step=7, synthetic=False,
+    heard = pandas.DataFrame({"id": ["unheard"], "part": ["train"]})  # nothing of these transcripts: priors of all of them
+    trained = types.SimpleNamespace(network=network, params={}, stats={}, hash="abc", step=7, synthetic=False, utterances=heard,
                                     experiment=types.SimpleNamespace(name="tiny"))
 
     def predict(network, params, stats, corpora, table, mesh, batch_size):

@@ -98,9 +98,10 @@ def test_a_checkpoint_does_not_need_the_labels_it_was_trained_on(phone_file):
 
 
 def test_what_cannot_be_used_is_told(phones, emotions, voice_file):
-    table = index(id=["u1", "x", "u2"], num_samples=[samples(6), 9000, 399], emotion=["angry", "sad", "bored"])
-    assert phones.refuse(table).tolist() == ["", "no phone states in task.labels", "shorter than 400 samples"]
-    assert emotions.refuse(table).tolist() == ["", "no voice activity in task.labels", "no emotion of task.classes"]
+    table = index(id=["u1", "x", "u2", "u1"], num_samples=[samples(6), 9000, 399, samples(7)], emotion=["angry", "sad", "bored", "sad"])
+    again = "another number of frames than its labels: run `ser-jax align` again"
+    assert phones.refuse(table).tolist() == ["", "no phone states in task.labels", "shorter than 400 samples", again]
+    assert emotions.refuse(table).tolist() == ["", "no voice activity in task.labels", "no emotion of task.classes", again]
     with pytest.raises(UserError, match="holds voice activity, this task needs phone states"):
         PhoneStatesConfig(labels=(voice_file,), phones=PHONES).build().refuse(table)
     with pytest.raises(UsageError, match="no frame labels named: --set task.labels=FILE"):
@@ -184,8 +185,22 @@ def test_rows_of_phones_by_hand(phones, phone_file):
     assert per["value"] == pytest.approx(wrong[0] / 3) and "acoustic scale 5" in per["definition"]
     assert phones.summary(scores, table)["frame_accuracy"] == pytest.approx(12 / 13)
     options = phones.tune(scores, table, trained)
-    assert options.keys() == {"acoustic_scale", "insertion_penalty"} and options["acoustic_scale"] > 0
-    assert set(phones.options) >= options.keys()
+    assert options.keys() == set(phones.tuned) == set(phones.options) and options["acoustic_scale"] > 0
+    assert phones.tune(scores, table, trained, insertion_penalty=7.0)["insertion_penalty"] == 7
+    with pytest.raises(UsageError, match="acoustic_scale=0: give a positive number"):
+        phones.rows(scores, table, trained, acoustic_scale=0.0)
+
+
+def test_frames_are_scored_against_another_file(phone_file, tmp_path):
+    task = PhoneStatesConfig(labels=(phone_file,)).complete().build()
+    write_frame_labels(tmp_path / "other.parquet", [("u1", [3, 3, 4, 5, 5, 5], ("b",))], PHONE_FILE)
+    task.score_against(str(tmp_path / "other.parquet"))
+    table = index(id=["u1", "u2"], num_samples=[samples(6), samples(8)], speaker_id=["s1", "s2"])
+    assert task.refuse(table).tolist() == ["", f"no phone states in {tmp_path / 'other.parquet'}"]
+    trained = types.SimpleNamespace(utterances=index(id=["u2"], part=["train"]))
+    fer, per, _ = task.rows([sure([3, 3, 4, 5, 5, 2], 9)], table.iloc[:1], trained, acoustic_scale=5.0)
+    assert fer["value"] == pytest.approx(1 / 6) and "other.parquet" in fer["definition"]
+    assert [example["reference"] for example in per["examples"]] == ["b"]
 
 
 def test_rows_of_emotions_by_hand(emotions):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ser_jax.tasks import phones
-from ser_jax.tasks.phones import fold, is_silence, to_48
+from ser_jax.corpora import phones
+from ser_jax.corpora.phones import fold, is_silence, to_48
 
 # Labels that share a model; the first names it (but for the closures and silences).
 SHARED = [("ng", "eng"), ("m", "em"), ("n", "nx"), ("hh", "hv"), ("uw", "ux"), ("ax", "ax-h"), ("er", "axr"),

@@ -14,8 +14,9 @@ from official_archives import sphere, write_tree
 from timit_tree import SPEAKERS, segments, speech, timit_files
 
 from ser_jax.corpora import reader
+from ser_jax.corpora.phones import TRANSCRIBED as LABELS
 from ser_jax.corpora.schema import Reject
-from ser_jax.corpora.timit import CORE_TEST_SPEAKERS, DEV_SPEAKERS, LABELS, Timit, parse_phones
+from ser_jax.corpora.timit import CORE_TEST_SPEAKERS, DEV_SPEAKERS, Timit, parse_phones
 from ser_jax.errors import UserError
 
 

@@ -10,7 +10,7 @@ import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training import arguments, metrics, pretrain, saved_state, steps_of
+from training import arguments, assert_same_state, metrics, pretrain, saved_state, steps_of
 
 from ser_jax import cli
 from ser_jax.checkpoint import Trained
@@ -254,13 +254,19 @@ def test_a_run_ends_early_and_says_so_again(tiny_experiment, tmp_path):
     evaluations = metrics(tmp_path / "run", "eval")
     assert evaluations[-1]["step"] <= 12 and steps_of(tmp_path / "run")[-1] == evaluations[-1]["step"]
     scores = [line["accuracy"] for line in evaluations]
-    assert max(scores) == max(scores[:-2]) and scores[-1] <= max(scores) and scores[-2] <= max(scores)
+    assert max(scores[-2:]) <= max(scores[:-2])
+    assert train(experiment, tmp_path / "whole") == 0
+    assert_same_state(saved_state(tmp_path / "run"), saved_state(tmp_path / "whole"))
+    assert metrics(tmp_path / "run", "eval") == metrics(tmp_path / "whole", "eval")
     state = saved_state(tmp_path / "run")
     assert state["['training']['opt']['since_best']"] == 2 and state["['training']['opt']['scale']"] <= 0.25
     assert train(experiment, tmp_path / "run") == 0 and metrics(tmp_path / "run", "eval") == evaluations
     other = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, eval_every=3))
     with pytest.raises(UserError, match="train.eval_every differ"):
         train(other, tmp_path / "run")
+    for wrong, message in (({"patience": -1}, "train.patience=-1"), ({"eval_every": 0}, "follow the periodic evaluations")):
+        with pytest.raises(UserError, match=message):
+            train(dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **wrong)), tmp_path / "wrong")
 
 
 def test_speakers_and_sessions_are_held_out_by_name(corpora):

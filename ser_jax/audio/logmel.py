@@ -69,6 +69,9 @@ class LogMel:
         return (num_samples >= self.window) * (1 + (num_samples - self.window) // self.hop)
 
 
+FAYEK2016 = LogMel(bands=40, low_hz=20.0, high_hz=8000.0, preemphasis=0.97)  # of the tasks that label frames
+
+
 def logmel(x, mask, spec=LogMel()):
     """Log-mel energies of a padded batch; those of an utterance depend neither on its padding nor on its neighbours.
 

@@ -1,18 +1,17 @@
 """Voice activity of frames by energy and periodicity, on the device, masked, inside jit.
 
 A frame holds voice when it is not far below the loudest one of its utterance and when it repeats itself at the rate of
-a voice: silence fails the first, unvoiced sounds and noise the second. The frames are those of `LogMel` by default.
+a voice: silence fails the first, unvoiced sounds and noise the second. The frames are those of `logmel.FAYEK2016`.
 Shapes: B batch, T samples, F frames.
 """
 
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.audio.logmel import LogMel
+from ser_jax.audio.logmel import FAYEK2016 as FRAMES
 from ser_jax.audio.spectrum import filterbank_energies
 from ser_jax.corpora.schema import SAMPLE_RATE
 
-FRAMES = LogMel()  # window and hop
 BELOW_LOUDEST_DB = 35.0
 LEAST_CORRELATION = 0.3
 LOWEST_HZ, HIGHEST_HZ = 60.0, 400.0

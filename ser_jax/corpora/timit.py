@@ -10,11 +10,9 @@ import sys
 
 from ser_jax.corpora import archives
 from ser_jax.corpora.by_name import BadName, ByName
+from ser_jax.corpora.phones import TRANSCRIBED
 from ser_jax.corpora.schema import Reject, Utterance
 
-LABELS = tuple(  # the 61 of doc/phoncode.doc that occur in transcriptions
-    "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv ih ix iy jh k kcl l "
-    "m n ng nx ow oy p pau pcl q r s sh t tcl th uh uw ux v w y z zh".split())
 DEV_SPEAKERS = frozenset(
     "FAKS0 FDAC1 FJEM0 MGWT0 MJAR0 MMDB1 MMDM2 MPDF0 FCMH0 FKMS0 MBDG0 MBWM0 MCSH0 FADG0 FDMS0 FEDW0 MGJF0 MGLB0 MRTK0 "
     "MTAA0 MTDT0 MTHC0 MWJG0 FNMR0 FREW0 FSEM0 MBNS0 MMJR0 MDLS0 MDLF0 MDVC0 MERS0 FMAH0 FDRW0 MRCS0 MRJM4 FCAL1 MMWH0 "
@@ -163,7 +161,7 @@ def parse_phones(text):
         if len(fields) != 3 or not fields[0].isdecimal() or not fields[1].isdecimal():
             return [], f"line {number} of .PHN is not START END LABEL"
         start, end, label = int(fields[0]), int(fields[1]), fields[2].lower()
-        if label not in LABELS:
+        if label not in TRANSCRIBED:
             return [], f"unknown phone {fields[2]!r} in line {number} of .PHN"
         if end <= start or segments and (start <= segments[-1][1] or end <= segments[-1][2]):
             return [], f"times do not rise in line {number} of .PHN"

@@ -5,13 +5,11 @@ import re
 
 import numpy as np
 
-from ser_jax.audio.logmel import LogMel
+from ser_jax.audio.logmel import FAYEK2016 as FRAMES
+from ser_jax.corpora import phones as timit
+from ser_jax.corpora.phones import STATES
 from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.errors import UserError
-from ser_jax.tasks import phones as timit
-
-STATES = 3  # of a phone
-FRAMES = LogMel()  # window and hop
 
 
 def thirds(segments, phones, num_frames):

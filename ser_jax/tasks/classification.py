@@ -49,7 +49,7 @@ class Classification:
         return [
             {
                 "metric": "WAR",
-                **intervals.scored(y, prediction, clusters, "WAR"),
+                **intervals.scored(y, prediction, clusters, "WAR", range(len(self.classes))),
                 "n": len(y),
                 "n_speakers": len(known),
                 "definition": f"accuracy per {unit} (scores averaged over its pieces)",

@@ -75,7 +75,7 @@ class CTCTask:
     num_outputs = alphabet.SIZE
     min_samples = mfcc.MIN_SAMPLES
     evaluation_seconds = None
-    options = {"beam_width": 0, "language_model": ""}
+    options = {"beam_width": int, "language_model": str}
 
     def __init__(self, config):
         self.config = config

@@ -73,7 +73,7 @@ class EmotionFramesTask(frames.FrameTask):
         return np.where(known, super().refuse(index), "no emotion of task.classes")
 
     def frame_labels(self, name, emotion):
-        return np.where(self.file.labels(name) == 1, self._numbers[emotion], self.num_outputs - 1)
+        return np.where(self.reference.labels(name) == 1, self._numbers[emotion], self.num_outputs - 1)
 
     def summary(self, scores, index):
         """Log-loss and UAR over frames, silence among the classes; UAR over utterances. Absent classes are left out."""

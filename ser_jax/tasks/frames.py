@@ -15,14 +15,14 @@ import numpy as np
 
 from ser_jax import losses
 from ser_jax.audio import waveform
-from ser_jax.audio.logmel import LogMel, logmel
+from ser_jax.audio.logmel import FAYEK2016 as SPEC
+from ser_jax.audio.logmel import logmel
 from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.data import batches
 from ser_jax.data.frame_labels import FrameLabels
 from ser_jax.data.pieces import cut
 from ser_jax.errors import UsageError, UserError
 
-SPEC = LogMel(bands=40, low_hz=20.0, high_hz=8000.0, preemphasis=0.97)
 MEASURED_UTTERANCES = 2000  # at most so many give the statistics of the input
 
 
@@ -44,6 +44,7 @@ class FrameTask:
 
     def __init__(self, config):
         self.config = config
+        self._reference, self._where = None, "task.labels"
         self._buckets = np.array([round(seconds * SAMPLE_RATE) for seconds in config.bucket_seconds])
 
     @property
@@ -58,6 +59,15 @@ class FrameTask:
             raise UsageError("no frame labels named: --set task.labels=FILE (made by `ser-jax align`)")
         return self.open_labels(self.config.labels)
 
+    @property
+    def reference(self):
+        """FrameLabels that are scored against: those of `score_against`, else those of training."""
+        return self._reference or self.file
+
+    def score_against(self, path):
+        """Scores, and what can be scored, go by another file from now on."""
+        self._reference, self._where = self.open_labels([path]), path
+
     def open_labels(self, paths):
         """FrameLabels of these files, checked to be what the task needs."""
         labels = FrameLabels(paths)
@@ -69,9 +79,12 @@ class FrameTask:
         return labels
 
     def refuse(self, index):
-        known = index["id"].isin(self.file.ids)
-        short = np.where(index["num_samples"] < self.min_samples, f"shorter than {self.min_samples} samples", "")
-        return np.where(known, short, f"no {self.wanted_kind} in task.labels")
+        known = index["id"].isin(self.reference.ids).to_numpy()
+        short = (index["num_samples"] < self.min_samples).to_numpy()
+        labels = [len(self.reference.labels(name)) if there else 0 for name, there in zip(index["id"], known, strict=True)]
+        other = SPEC.num_frames(index["num_samples"].to_numpy()) != labels
+        return np.select([~known, short, other], [f"no {self.wanted_kind} in {self._where}", f"shorter than {self.min_samples} samples",
+                                                  "another number of frames than its labels: run `ser-jax align` again"], "")
 
     def sizes(self, index):
         place = np.searchsorted(self._buckets, index["num_samples"].to_numpy())
@@ -122,7 +135,7 @@ class FrameTask:
             moments += sums[:, :len(members)].sum(1, dtype=np.float64)
             count += int(frames[:len(members)].sum())
         mean, square = moments / count
-        return {"input/mean": mean, "input/var": square - mean**2}
+        return {"input/mean": mean, "input/var": np.maximum(square - mean**2, 0)}  # rounding of a band that is constant
 
     def loss(self, outputs, batch):
         """Mean cross-entropy over the labelled frames of the batch."""

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from ser_jax import metrics
-from ser_jax.tasks import phones as phone_sets
+from ser_jax.corpora import phones as phone_sets
+from ser_jax.corpora.phones import SILENCE, STATES
 from ser_jax.tasks import viterbi
-from ser_jax.tasks.phones import SILENCE
 
 EQUAL = float(np.log(0.5))  # of staying and of leaving: no state is favoured, so the net alone tells how long it lasts
 GRID = tuple((scale, penalty) for scale in (0.5, 0.7, 1.0, 1.4, 2.0) for penalty in (-2.0, 0.0, 2.0, 4.0))
@@ -115,7 +115,7 @@ def phones_of(states):
     """
     states = np.asarray(states)
     states = states[states >= 0]
-    phone, third = np.divmod(states, viterbi.THIRDS)
+    phone, third = np.divmod(states, STATES)
     new = np.ones(len(states), bool)
     new[1:] = (phone[1:] != phone[:-1]) | ((third[1:] == 0) & (third[:-1] != 0))
     return phone[new].tolist()
@@ -139,15 +139,15 @@ class Decoder:
 
     def __post_init__(self):
         priors, phones = len(self.log_priors), len(self.bigram.phones)
-        if priors != viterbi.THIRDS * phones:
-            raise ValueError(f"{priors} priors for {phones} phones of {viterbi.THIRDS} states")
+        if priors != STATES * phones:
+            raise ValueError(f"{priors} priors for {phones} phones of {STATES} states")
         if not self.acoustic_scale > 0:
             raise ValueError(f"acoustic scale {self.acoustic_scale:g}: give a positive number")
 
     @property
     def graph(self):
         """The viterbi.PhoneLoop that is searched."""
-        shape = len(self.bigram.phones), viterbi.THIRDS
+        shape = len(self.bigram.phones), STATES
         equal, penalty = np.full(shape, EQUAL, np.float32), np.float32(self.insertion_penalty)
         return viterbi.PhoneLoop(stay=equal, leave=equal, follow=self.bigram.follow - penalty,
                                  start=self.bigram.start - penalty, end=self.bigram.end)
@@ -214,8 +214,8 @@ def realign(log_posteriors, transcripts, log_priors, phones=None):
     """
     if phones is not None:
         transcripts = [phone_numbers(transcript, phones) for transcript in transcripts]
-    third = np.arange(viterbi.THIRDS, dtype=np.int32)
-    sequences = [np.add.outer(viterbi.THIRDS * np.asarray(numbers, np.int32), third).ravel() for numbers in transcripts]
+    third = np.arange(STATES, dtype=np.int32)
+    sequences = [np.add.outer(STATES * np.asarray(numbers, np.int32), third).ravel() for numbers in transcripts]
     found = [None] * len(log_posteriors)
     for members, batch, lengths in _batches(log_posteriors):
         counts = np.zeros(len(lengths), np.int32)

@@ -9,11 +9,11 @@ import dataclasses
 import numpy as np
 
 from ser_jax import intervals
+from ser_jax.corpora.phones import STATES
 from ser_jax.data.frame_labels import FrameLabels
 from ser_jax.errors import UsageError
 from ser_jax.tasks import frames, hybrid
 
-STATES = 3  # per phone
 SHOWN_UTTERANCES = 10
 
 
@@ -50,12 +50,12 @@ class PhoneStatesConfig:
 
 
 class PhoneStatesTask(frames.FrameTask):
-    """`options`: acoustic_scale 0 = tuned on the dev part with the insertion penalty; `labels`: other frame labels to score
-    the frames by, "" = those of the training."""
+    """Options of `evaluate`: acoustic_scale and insertion_penalty of the decoder, tuned on the dev part unless given."""
 
     wanted_kind = "phone states"
     eval_metric = "frame_accuracy"
-    options = {"acoustic_scale": 0.0, "insertion_penalty": 0.0, "labels": ""}
+    options = {"acoustic_scale": float, "insertion_penalty": float}
+    tuned = ("acoustic_scale", "insertion_penalty")
 
     @property
     def num_outputs(self):
@@ -74,38 +74,40 @@ class PhoneStatesTask(frames.FrameTask):
 
     def summary(self, scores, index):
         """Mean log-loss and accuracy over the labelled frames; phones are decoded at the end only, by `evaluate`."""
-        log_posteriors, labels = _labelled(scores, [self.file.labels(name) for name in index["id"]])
+        log_posteriors, labels = _labelled(scores, [self.reference.labels(name) for name in index["id"]])
         return {"loss": float(-log_posteriors[np.arange(len(labels)), labels].mean()),
                 self.eval_metric: float((log_posteriors.argmax(1) == labels).mean())}
 
-    def tune(self, scores, index, trained):
-        """Options for `rows` from the dev part: acoustic scale and insertion penalty of the lowest phone error rate."""
+    def tune(self, scores, index, trained, **given):
+        """Options for `rows` from the dev part: those of the lowest phone error rate; the `given` ones are kept."""
         references = [self.file.transcript(name) for name in index["id"]]
-        (scale, penalty), _ = hybrid.tune(self._decoders(trained), _posteriors(scores), references, self.config.phone_set)
-        return {"acoustic_scale": scale, "insertion_penalty": penalty}
+        grid = list(dict.fromkeys((given.get("acoustic_scale", scale), given.get("insertion_penalty", penalty))
+                                  for scale, penalty in hybrid.GRID))
+        best, _ = hybrid.tune(self._decoders(trained), _posteriors(scores), references, self.config.phone_set, grid)
+        return dict(zip(self.tuned, best, strict=True))
 
-    def rows(self, scores, index, trained, acoustic_scale=0.0, insertion_penalty=0.0, labels=""):
+    def rows(self, scores, index, trained, acoustic_scale=1.0, insertion_penalty=0.0):
         """FER over states, PER with and without silence; intervals over speakers.
 
         The reference of PER is the transcript of the labels file, whoever aligned it.
         """
-        scale = acoustic_scale or 1.0
-        decoder = self._decoders(trained)(scale, insertion_penalty)
+        if not acoustic_scale > 0:
+            raise UsageError(f"--option acoustic_scale={acoustic_scale:g}: give a positive number")
+        decoder = self._decoders(trained)(acoustic_scale, insertion_penalty)
         phone_set, ids = self.config.phone_set, index["id"].tolist()
-        file = self.open_labels([labels]) if labels else self.file
-        truth = [file.labels(name) for name in ids]
+        truth = [self.reference.labels(name) for name in ids]
         states = [posteriors.argmax(1) for posteriors in _posteriors(scores)]
         count, wrong = np.array([hybrid.frame_errors(*pair) for pair in zip(truth, states, strict=True)]).T
         most = np.exp(hybrid.priors(self._training_labels(trained), self.num_outputs)).argmax()
         rows = [self._row(hybrid.FER, count, wrong, index, int(count.sum()), {
-            "definition": f"{hybrid.FER.definition}, frame labels: {', '.join([labels] if labels else self.config.labels)}",
+            "definition": f"{hybrid.FER.definition}, frame labels: {self._where}",
             "chance": 1 - float(np.mean(np.concatenate(truth)[np.concatenate(truth) >= 0] == most)), "head": "argmax"})]
-        references = [hybrid.folded(self.file.transcript(name), phone_set) for name in ids]
+        references = [hybrid.folded(self.reference.transcript(name), phone_set) for name in ids]
         found = [hybrid.folded(phones, phone_set) for phones in decoder.decode(_posteriors(scores))]
         shown = np.linspace(0, len(ids) - 1, min(SHOWN_UTTERANCES, len(ids))).round().astype(int)
         for metric in (hybrid.PER, hybrid.PER_WITHOUT_SILENCE):
             rows.append(self._row(metric, references, found, index, len(ids), {
-                "definition": f"{metric.definition}; phone bigram, acoustic scale {scale:g}, insertion penalty {insertion_penalty:g}",
+                "definition": f"{metric.definition}; phone bigram, acoustic scale {acoustic_scale:g}, insertion penalty {insertion_penalty:g}",
                 "chance": metric.chance(references, None), "head": "Viterbi",
                 "examples": [{"id": ids[i], "reference": references[i], "hypothesis": found[i]} for i in shown]}))
         return rows

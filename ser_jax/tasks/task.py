@@ -15,7 +15,7 @@ class Task(Protocol):
     num_outputs: int        # K, width of the model's output
     eval_metric: str        # the metric by which the best checkpoint is kept (larger is better)
     min_samples: int        # shortest utterance that is trained on, evaluated or embedded
-    options: dict           # what `evaluate --option` may set for `rows`, with the defaults, whose types count
+    options: dict           # {name: type} of what `evaluate --option` may set for `rows`
     evaluation_seconds: float | None  # length of the pieces that `evaluate` averages over; None = whole utterances
 
     def refuse(self, index) -> np.ndarray:

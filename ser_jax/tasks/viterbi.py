@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-THIRDS = 3
+from ser_jax.corpora.phones import STATES
 
 
 @jax.tree_util.register_dataclass
@@ -60,7 +60,7 @@ def decode(scores, lengths, graph):
 
     def step(number, carry):
         best, entry, kept = carry  # [3, B, P] of the frame before; [B, P], of a phone that begins at this frame
-        frame = _frame(scores, number, 1).reshape(batch, -1, THIRDS).transpose(2, 0, 1)
+        frame = _frame(scores, number, 1).reshape(batch, -1, STATES).transpose(2, 0, 1)
         arrive = jnp.concatenate([entry[None], best[:-1] + leave[:-1, None]])
         remain = best + stay[:, None]
         entered = arrive > remain
@@ -70,7 +70,7 @@ def decode(scores, lengths, graph):
         bits = (entered * jnp.array([1, 2, 4], jnp.uint8)[:, None, None]).sum(0, dtype=jnp.uint8)
         return best, (left[:, :, None] + graph.follow).max(1), _store(kept, (bits, left), number)
 
-    nowhere = jnp.full((THIRDS, batch, len(graph.start)), -jnp.inf, scores.dtype)
+    nowhere = jnp.full((STATES, batch, len(graph.start)), -jnp.inf, scores.dtype)
     first = jnp.broadcast_to(graph.start, nowhere.shape[1:]).astype(scores.dtype)
     kept = jnp.zeros((frames, *first.shape), jnp.uint8), jnp.zeros((frames, *first.shape), scores.dtype)
     used = jnp.minimum(lengths.max(), frames)
@@ -82,14 +82,14 @@ def decode(scores, lengths, graph):
         state, path = carry
         number = used - 1 - turn
         bits, left = _frame(all_bits, number, 0), _frame(all_left, jnp.maximum(number - 1, 0), 0)
-        phone, third = state // THIRDS, state % THIRDS
+        phone, third = state // STATES, state % STATES
         entered = (jnp.take_along_axis(bits, phone[:, None], 1)[:, 0] >> third.astype(jnp.uint8)) & 1
-        before = jnp.argmax(left + graph.follow.T[phone], axis=1) * THIRDS + THIRDS - 1
+        before = jnp.argmax(left + graph.follow.T[phone], axis=1) * STATES + STATES - 1
         previous = jnp.where(entered == 0, state, jnp.where(third == 0, before, state - 1))
         valid = number < lengths
         return jnp.where(valid, previous, state), _store(path, jnp.where(valid, state, -1), number)
 
-    state = (last * THIRDS + THIRDS - 1).astype(jnp.int32)
+    state = (last * STATES + STATES - 1).astype(jnp.int32)
     states = lax.fori_loop(0, used, back, (state, jnp.full((frames, batch), -1, jnp.int32)))[1].T
     return jnp.where(score[:, None] > -jnp.inf, states, -1), score
 

@@ -13,15 +13,16 @@ import pandas
 
 from ser_jax import evaluate, sharding
 from ser_jax.audio import voicing, waveform
+from ser_jax.audio.logmel import FAYEK2016 as FRAMES
 from ser_jax.checkpoint import Trained
+from ser_jax.corpora.phones import MODELLED, STATES, TRANSCRIBED
 from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.data import batches
-from ser_jax.data.segments import FRAMES, STATES, modelled, read_ctm, thirds
+from ser_jax.data.segments import modelled, read_ctm, thirds
 from ser_jax.errors import UsageError, UserError
 from ser_jax.progress import Progress
 from ser_jax.tasks import hybrid
 from ser_jax.tasks.phone_states import PhoneStatesTask
-from ser_jax.tasks.phones import MODELLED, TRANSCRIBED
 
 NAMED = 5  # so many utterances are named of each reason
 SAMPLES_AT_ONCE = 2**24  # in a batch whose voice is looked for: 100 MB of correlations
@@ -171,7 +172,8 @@ def from_ctm(corpora, path, found):
 def from_net(corpora, workdir, step, transcripts, batch_size, found):
     """Forced alignment by a trained net of task phone_states; adds to `found` and returns the metadata.
 
-    Its posteriors are divided by the priors of the states, counted in the file that holds the transcripts.
+    Its posteriors are divided by the priors of the states, counted over the utterances it was trained on (where
+    the file of the transcripts has none of them: over all of that file).
     """
     trained = Trained(workdir, step)
     task = trained.network.task
@@ -179,7 +181,8 @@ def from_net(corpora, workdir, step, transcripts, batch_size, found):
         raise UsageError(f"--from {workdir}: {trained.experiment.name} was not trained on phone states; "
                          "name a run whose task is phone_states")
     known = _transcripts(task, transcripts)
-    log_priors = hybrid.priors([known.labels(name) for name in known.ids], len(known.classes))
+    heard = set(trained.utterances.loc[trained.utterances["part"] == "train", "id"]) & set(known.ids)
+    log_priors = hybrid.priors([known.labels(name) for name in sorted(heard or known.ids)], len(known.classes))
     table = pandas.concat([pandas.DataFrame({
         "position": position, "row": np.arange(len(corpus)), "id": corpus.index["id"],
         "num_samples": corpus.index["num_samples"]}) for position, corpus in enumerate(corpora)], ignore_index=True)

@@ -8,6 +8,7 @@ glottal stop q is deleted. A label that two of the sets share means the same in 
 
 PHONE_SETS = ("timit", "own")  # "own": labels that are used as they are, with the silence "sil"
 SILENCE = "sil"
+STATES = 3  # of the model of a phone
 
 _MODELLED_AND_SCORED = {  # label of the transcription: (label of the model, label of the score)
     "aa": ("aa", "aa"), "ae": ("ae", "ae"), "ah": ("ah", "ah"), "ao": ("ao", "aa"), "aw": ("aw", "aw"),
