@@ -1,11 +1,13 @@
 """Checkpoints of a training run; the only file that imports Orbax (v1, whose names may still move)."""
 
+import contextlib
 import errno
 import functools
 import hashlib
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -39,6 +41,8 @@ class Checkpoints:
         policies = ocp.training.preservation_policies
         best = policies.BestN(get_metric_fn=lambda metrics: metrics[metric], n=1, keep_checkpoints_without_metrics=False)
         self._metric = metric
+        if jax.process_index() == 0:
+            _put_back(self.folder)
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
@@ -76,8 +80,32 @@ class Checkpoints:
         """
         parts = {"model": {name: state[name] for name in ("params", "stats")},
                  "training": {name: state[name] for name in ("opt", "step")}}
-        with full_disk_named(self.folder):
+        with full_disk_named(self.folder), self._kept(step) if overwrite else contextlib.nullcontext():
             self._checkpointer.save_checkpointables_async(step, parts, force=True, overwrite=overwrite, metrics=metrics)
+            if overwrite:
+                self._checkpointer.wait()
+
+    @contextlib.contextmanager
+    def _kept(self, step):
+        """Keeps the checkpoint of a step until the one that replaces it is committed: Orbax removes it first.
+
+        Hard links take no space; a second name of the files outlives what Orbax does to the first.
+        """
+        place, aside = self.folder / str(step), _aside(self.folder, step)
+        if jax.process_index() != 0 or not place.is_dir():
+            yield
+            return
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            shutil.copytree(place, aside, copy_function=os.link)
+        except (OSError, shutil.Error):  # a file system without hard links: as safe as Orbax is
+            shutil.rmtree(aside, ignore_errors=True)
+        try:
+            yield
+        except BaseException:
+            _put_back(self.folder)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
 
     def wait(self):
         """Blocks until what was saved is committed."""
@@ -90,6 +118,20 @@ class Checkpoints:
                  "training": {name: target[name] for name in ("opt", "step")}}
         loaded = self._checkpointer.load_checkpointables(self.latest, parts)
         return {**loaded["model"], **loaded["training"]}
+
+
+def _aside(folder, step):
+    return folder.parent / f".{FOLDER}.{step}"
+
+
+def _put_back(folder):
+    """Gives the checkpoints that were kept aside their place again, where what should replace them is not committed."""
+    for aside in folder.parent.glob(f".{FOLDER}.*"):
+        place = folder / aside.suffix[1:]
+        if place.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.rename(aside, place)
 
 
 class Trained:

@@ -28,7 +28,7 @@ class Corpus:
         lengths = np.random.default_rng(count).integers(1, 801, count)
         self.name, self.path = name, name
         self.index = pandas.DataFrame({
-            "id": [f"{name}{i}" for i in range(count)], "speaker_id": [f"s{i % 7}" for i in range(count)], "gender": "",
+            "id": [f"{name}{i}" for i in range(count)], "speaker_id": [f"s{i % 7}" for i in range(count)], "gender": "", "session": "",
             "split": "", "num_samples": lengths, "audio_sha256": "", "text": ""})
 
     def record(self, row):

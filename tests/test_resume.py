@@ -111,15 +111,19 @@ def test_a_finished_run_is_left_as_it_is(two_corpora, uninterrupted, tmp_path):
     assert_as_uninterrupted(workdir, uninterrupted)
 
 
-def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_stays(stopped, two_corpora, tmp_path):
-    workdir = shutil.copytree(stopped["terminate"][0], tmp_path / "run")
+@pytest.mark.parametrize("steps", [10, 12], ids=["that is replaced", "before"])
+def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_stays(two_corpora, tmp_path, steps):
+    """After 10 steps an evaluation was due: it is made up for, and the checkpoint is replaced by one that has its scores."""
+    workdir = tmp_path / "run"
+    assert pretrain(two_corpora, workdir, stop_after=steps) == 75
     before, state = max(steps_of(workdir)), saved_state(workdir)
     code, errors = finish(start(arguments(two_corpora, workdir), file_limit=40_000))  # too little for a checkpoint alone
     assert code == 1
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith(f"ser-jax pretrain: no space left while saving to {workdir}")
-    assert max(steps_of(workdir)) == before
+    assert max(steps_of(workdir)) == before == steps
     assert_same_state(saved_state(workdir), state)
+    assert not list(workdir.glob(".checkpoints*"))
 
 
 # -------------------------------------------------------------------- another topology

@@ -118,7 +118,7 @@ def indices(draw):
     rows += [("", "male")] * draw(st.integers(0, 3)) + [("x", "")] * draw(st.integers(0, 3))
     table = pandas.DataFrame(rows, columns=["speaker_id", "gender"])
     table["id"] = [f"u{i}" for i in range(len(table))]
-    return table.assign(split="", num_samples=8_000, audio_sha256=table["id"], text="")
+    return table.assign(split="", session="", num_samples=8_000, audio_sha256=table["id"], text="")
 
 
 @settings(max_examples=25, deadline=None)
@@ -154,7 +154,7 @@ def test_a_test_speaker_is_taken_out_of_the_official_partitions_too():
     speakers = [f"{gender[0]}{i}" for gender in ("male", "female") for i in range(4)]
     rows = [{"speaker_id": s, "gender": "male" if s[0] == "m" else "female", "split": split} for s in speakers
             for split in ("train", "dev")]
-    index = pandas.DataFrame(rows).assign(id=[f"u{i}" for i in range(16)], num_samples=8_000, audio_sha256="", text="")
+    index = pandas.DataFrame(rows).assign(id=[f"u{i}" for i in range(16)], session="", num_samples=8_000, audio_sha256="", text="")
     data = Data(corpora=("listed",), splits=("train",), eval_splits=("dev",), test=0.25)
     table = splits.assign([Listed(index)], data, Numbers())
     held = set(table.loc[table["part"] == "test", "speaker_id"])

@@ -10,7 +10,7 @@ import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training import assert_same_state, saved_state
+from training import assert_same_state, finish, saved_state, start
 
 from ser_jax import cli, transfer
 from ser_jax.checkpoint import Trained
@@ -183,3 +183,13 @@ def test_split_and_join_are_inverse(tree, data):
     for path in paths:
         assert transfer.matches(path, [path.split("/")[0]]) and transfer.matches(path, ["*"])
         assert not transfer.matches(path, [path + "x"]) and not transfer.matches(path, [])
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_one_source(tiny, source, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(settings(tiny, source, freeze_layers=1))))
+    code, errors = finish(start(["pretrain", tmp_path / "config.json", "--workdir", tmp_path / "run", "--stop-after", "0"], processes=2))
+    assert code == 75, errors
+    params, _ = model_of(tmp_path / "run")
+    assert all(np.array_equal(params[path], leaf) for path, leaf in transfer.flat(source.params).items() if path not in HEAD)
+    assert (tmp_path / "run" / "pretrained_on.parquet").is_file()
