@@ -14,12 +14,13 @@ def keep_freed():
 
     To be called before the first thread starts. Training steps on a CPU gain a tenth to a third (each takes and frees 100 MB
     and more); the process then holds on to its peak. Does nothing on other C libraries, or where the environment has
-    settings of its own (GLIBC_TUNABLES, MALLOC_…).
+    settings of its own for that (GLIBC_TUNABLES, MALLOC_…).
 
     Returns:
       whether it was done.
     """
-    own = "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ)
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    own = any(name in tunables for name in ("arena_max", "mmap_", "trim_")) or any(name.startswith("MALLOC_") for name in os.environ)
     if own or not sys.platform.startswith("linux"):
         return False
     try:
