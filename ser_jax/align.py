@@ -54,7 +54,7 @@ def run(args):
 
 
 def _check(args):
-    if args.out.suffix != ".parquet":
+    if args.out.suffix != ".parquet" or args.out.is_dir():
         raise UsageError(f"--out {args.out}: name a .parquet file")
     if args.batch_size < 1:
         raise UsageError(f"--batch-size {args.batch_size}: must be at least 1")

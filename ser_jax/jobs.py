@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from ser_jax.errors import DONE, SAVED, UserError
+from ser_jax.errors import DONE, SAVED, WRONG_USE, UserError
 from ser_jax.files import canonical_hash, write_json
 from ser_jax.progress import format_seconds
 
@@ -108,8 +108,13 @@ def _finish(job):
 
 
 def _stopped(what, code):
-    how = "saved its state" if code == SAVED else f"ended with {code}; mend that"
-    return Stopped(f"{what} {how}; run the same command again", code)
+    if code == SAVED:
+        how = "saved its state; run the same command again"
+    elif code == WRONG_USE:
+        how = f"ended with {code}; change the settings, or choose another --out where this one was begun with others"
+    else:
+        how = f"ended with {code}; mend that; run the same command again"
+    return Stopped(f"{what} {how}", code)
 
 
 class _Meter:

@@ -25,7 +25,7 @@ def add_arguments(parser):
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
                         help="override a field of the config; may be repeated")
     parser.add_argument("--init-from", type=Path, metavar="WORKDIR", help="start from the checkpoint of another run (transfer)")
-    parser.add_argument("--freeze-layers", type=int, metavar="N", help="hold the first N layers of the model constant")
+    parser.add_argument("--freeze-layers", type=int, metavar="N", help="hold the first N layers of the model constant, as the source has them (without one: at random values)")
     parser.add_argument("--above", choices=config_module.ABOVE, help="what the layers above them start from (default: source)")
     parser.add_argument("--stop-after", type=int, default=None, metavar="STEPS", help=argparse.SUPPRESS)
 

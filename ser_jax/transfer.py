@@ -55,6 +55,10 @@ def frozen(experiment, params):
     for pattern in transfer.freeze:
         if not any(matches(path, [pattern]) for path in paths):
             raise UsageError(f"transfer.freeze={pattern} names no parameter; there are {', '.join(sorted(paths)[:12])} …")
+    if not transfer.init_from:
+        for name in ("above", "head", "reinit", "step"):
+            if getattr(transfer, name) != getattr(type(transfer)(), name):
+                raise UsageError(f"transfer.{name} says what to take from another run, and none is named: --init-from WORKDIR")
     found = {path for path in paths if matches(path, patterns)}
     if found == paths.keys():
         raise UsageError("transfer: every parameter is frozen, nothing is left to train; freeze fewer layers")
@@ -101,6 +105,10 @@ def carry(experiment, params, stats, source, measured=()):
     held = frozen(experiment, params)
     prefix = getattr(experiment.model, "carries", "")
     theirs = {prefix + path: leaf for tree in (source.params, source.stats) for path, leaf in flat(tree).items()}
+    for pattern in transfer.reinit:
+        if not any(matches(path, [pattern]) for path in (*flat(params), *flat(stats), *theirs)):
+            raise UsageError(f"transfer.reinit={pattern} names no parameter, here or in the source; there are "
+                             f"{', '.join(sorted(flat(params))[:12])} …")
     kept = layers if transfer.above == "source" else layers[:transfer.freeze_layers]
     status, found, wrong = {}, ({}, {}), []
     for number, tree in enumerate((params, stats)):

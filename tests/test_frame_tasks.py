@@ -187,8 +187,9 @@ def test_rows_of_phones_by_hand(phones, phone_file):
     options = phones.tune(scores, table, trained)
     assert options.keys() == set(phones.tuned) == set(phones.options) and options["acoustic_scale"] > 0
     assert phones.tune(scores, table, trained, insertion_penalty=7.0)["insertion_penalty"] == 7
-    with pytest.raises(UsageError, match="acoustic_scale=0: give a positive number"):
-        phones.rows(scores, table, trained, acoustic_scale=0.0)
+    for door in (phones.rows, phones.tune):
+        with pytest.raises(UsageError, match="acoustic_scale=0: give a positive number"):
+            door(scores, table, trained, acoustic_scale=0.0)
 
 
 def test_frames_are_scored_against_another_file(phone_file, tmp_path):

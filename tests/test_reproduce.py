@@ -115,7 +115,7 @@ def test_a_step_that_fails_ends_the_chain_with_its_code(embedded, tmp_path, caps
     code = cli.main(["reproduce", str(TITS), "--corpus", str(embedded / "prepared" / "emotions"), "--workdir",
                      str(embedded / "runs" / "recogniser"), "--step", "77", "--out", str(tmp_path / "out")])
     assert code == 2
-    assert "the step above ended with 2; mend that; run the same command again" in capsys.readouterr().err
+    assert "the step above ended with 2; change the settings, or choose another --out" in capsys.readouterr().err
     assert not (tmp_path / "out" / "table.csv").exists()
 
 

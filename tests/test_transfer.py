@@ -118,10 +118,16 @@ def test_an_unexplained_mismatch_is_an_error_and_a_pattern_explains_it(tiny, sou
     ({"freeze_layers": 9}, r"this model has 4 layers: stem\* \| block_1 \| block_2 \| final\*"),
     ({"freeze": ("blok_1",)}, "transfer.freeze=blok_1 names no parameter; there are block_1/conv_1/kernel"),
     ({"freeze": ("*",)}, "every parameter is frozen"), ({"above": "below"}, "choose source or random"),
-    ({"head": "new"}, "choose random or source")])
+    ({"head": "new"}, "choose random or source"), ({"reinit": ("blok_2",)}, "transfer.reinit=blok_2 names no parameter")])
 def test_wrong_wishes_are_named(tiny, source, fields, message):
     with pytest.raises(UsageError, match=message):
         carried(settings(tiny, source, **fields), source)
+
+
+@pytest.mark.parametrize("fields", [{"above": "random"}, {"head": "source"}, {"reinit": ("head",)}, {"step": "last"}])
+def test_what_needs_a_source_is_refused_without_one(tiny, fields):
+    with pytest.raises(UsageError, match=f"transfer.{next(iter(fields))} says what to take from another run.*--init-from"):
+        Network(dataclasses.replace(tiny, transfer=Transfer(**fields)))
 
 
 def test_an_interrupted_run_continues_without_its_source(tiny, source, tmp_path):

@@ -80,6 +80,7 @@ class PhoneStatesTask(frames.FrameTask):
 
     def tune(self, scores, index, trained, **given):
         """Options for `rows` from the dev part: those of the lowest phone error rate; the `given` ones are kept."""
+        _check_scale(given.get("acoustic_scale", 1.0))
         references = [self.file.transcript(name) for name in index["id"]]
         grid = list(dict.fromkeys((given.get("acoustic_scale", scale), given.get("insertion_penalty", penalty))
                                   for scale, penalty in hybrid.GRID))
@@ -91,8 +92,7 @@ class PhoneStatesTask(frames.FrameTask):
 
         The reference of PER is the transcript of the labels file, whoever aligned it.
         """
-        if not acoustic_scale > 0:
-            raise UsageError(f"--option acoustic_scale={acoustic_scale:g}: give a positive number")
+        _check_scale(acoustic_scale)
         decoder = self._decoders(trained)(acoustic_scale, insertion_penalty)
         phone_set, ids = self.config.phone_set, index["id"].tolist()
         truth = [self.reference.labels(name) for name in ids]
@@ -132,6 +132,11 @@ class PhoneStatesTask(frames.FrameTask):
     def _trained_on(self, trained):
         used = trained.utterances
         return sorted(set(used.loc[used["part"] == "train", "id"]) & set(self.file.ids))
+
+
+def _check_scale(scale):
+    if not scale > 0:
+        raise UsageError(f"--option acoustic_scale={scale:g}: give a positive number")
 
 
 def _posteriors(scores):
