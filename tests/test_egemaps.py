@@ -2,6 +2,7 @@
 
 import csv
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +14,16 @@ from ser_jax.data.prepared import PreparedCorpus
 from ser_jax.errors import UserError
 from ser_jax.export import functionals
 from ser_jax.export.features import read_features
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_tensorflow():
+    """Where another test has loaded TensorFlow into this process, which openSMILE would crash, these run in one of their own."""
+    if "tensorflow" in sys.modules:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", __file__]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-3000:]
+        pytest.skip("ran in a process of its own, as TensorFlow is loaded in this one")
 
 
 @pytest.fixture(scope="module")

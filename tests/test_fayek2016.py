@@ -19,7 +19,7 @@ pytest.importorskip("espeakng_loader", reason="needs the [demo] extra")
 
 FAYEK = Path(__file__).parents[1] / "configs" / "papers" / "fayek2016.py"
 SIZES = ["--size", "rows=ASR*Base,ASR*l=5", "--size", "folds=2", "--set", "train.steps=2", "--set", "train.eval_every=0",
-         "--set", "optim.plateau=0", "--set", "train.batch_size=4", "--set", "task.frames=4", "--set", "model.dense=6,6,6",
+         "--set", "optim.plateau=0", "--set", "train.patience=0", "--set", "train.batch_size=4", "--set", "task.frames=4", "--set", "model.dense=6,6,6",
          "--set", "model.conv_channels=3,4", "--set", "model.context=7"]
 SMALL = '''
 import dataclasses

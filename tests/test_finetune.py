@@ -103,7 +103,7 @@ def test_frozen_layers_keep_their_bits_and_the_others_are_trained(emotion, train
 def test_what_became_of_every_parameter_is_said_and_kept(emotion, trained_workdir):
     workdir, said = emotion
     for words in ("loaded, frozen encoder/stem:", "loaded         encoder/block_3", "new            head/output:",
-                  "left behind    encoder/head/kernel"):
+                  "left behind    encoder/head: bias kernel"):
         assert words in said, said
     told = config.load(workdir / "config.json")
     source = config.load(trained_workdir / "config.json")
