@@ -43,6 +43,12 @@ def speaker_bootstrap(truth, prediction, speakers, metric, n=BOOTSTRAP_SAMPLES, 
     return _interval(_resampled([sums], n, seed, lambda totals: _mean(metric, totals)))
 
 
+def clusters_of(index):
+    """(object[N], the speaker of each row of an index, or its id where that is unknown; number of known speakers)."""
+    speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
+    return np.where(speakers == "", ids, speakers), len(set(speakers) - {""})
+
+
 def scored(truth, prediction, speakers, metric, classes=None):
     """Fields of a result row: `value`, `ci` over speakers (see `speaker_bootstrap`), `ci_method`, and `by_speaker`, the sums
     of the metric of each speaker, from which the rows of several folds can be pooled (`pooled`).

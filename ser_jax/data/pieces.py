@@ -3,6 +3,20 @@
 import numpy as np
 
 from ser_jax.corpora.schema import SAMPLE_RATE
+from ser_jax.errors import UsageError
+
+
+def check_buckets(bucket_seconds, min_samples):
+    """Raises a UsageError for `task.bucket_seconds` that do not rise, or begin below `min_samples`."""
+    if not bucket_seconds or list(bucket_seconds) != sorted(set(bucket_seconds)):
+        raise UsageError(f"task.bucket_seconds={bucket_seconds}: give lengths in seconds, each larger than the last")
+    if round(bucket_seconds[0] * SAMPLE_RATE) < min_samples:
+        raise UsageError(f"task.bucket_seconds={bucket_seconds}: at least {min_samples / SAMPLE_RATE:g} s")
+
+
+def smallest_bucket(buckets, num_samples):
+    """int[N]: the shortest of the rising lengths `buckets` that holds each utterance, the longest where none does."""
+    return buckets[np.minimum(np.searchsorted(buckets, num_samples), len(buckets) - 1)]
 
 
 def random_crop(speech, size, rng):

@@ -197,8 +197,8 @@ class CTCTask:
         """CER and WER over all utterances, intervals over speakers, beside the best transcripts that do not listen."""
         references = [alphabet.normalise(text) for text in index["text"]]
         found, decoder = self.transcripts(scores, references, trained, **options)
-        speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
-        clusters = np.where(speakers == "", ids, speakers)
+        ids = index["id"].to_numpy(dtype=object)
+        clusters, n_speakers = intervals.clusters_of(index)
         shown = np.linspace(0, len(ids) - 1, min(SHOWN_SENTENCES, len(ids))).round().astype(int)
         rows = []
         for metric in ("CER", "WER"):
@@ -207,7 +207,7 @@ class CTCTask:
                 "metric": metric,
                 **intervals.scored(references, found, clusters, metric),
                 "n": len(ids),
-                "n_speakers": len(set(speakers) - {""}),
+                "n_speakers": n_speakers,
                 "definition": f"{metrics.METRICS[metric].definition}; {decoder} decoding",
                 "chance": min(trivial.values()),
                 "secondary": {f"{metric} of {name}": value for name, value in trivial.items()},

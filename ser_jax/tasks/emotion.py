@@ -12,7 +12,7 @@ import numpy as np
 
 from ser_jax import intervals, losses, metrics
 from ser_jax.corpora.schema import NUMBER_FIELDS, SAMPLE_RATE
-from ser_jax.data.pieces import cut, random_crop
+from ser_jax.data.pieces import cut, random_crop, smallest_bucket
 from ser_jax.errors import UsageError, UserError
 from ser_jax.tasks.emotion_frames import check_classes, numbers_of
 from ser_jax.tasks.frames import SPEC, FrameTask
@@ -86,8 +86,7 @@ class _UtteranceTask:
         return np.where(self.labelled(index), short, self.without_label)
 
     def sizes(self, index):
-        place = np.searchsorted(self._sizes, index["num_samples"].to_numpy())
-        return self._sizes[np.minimum(place, len(self._sizes) - 1)]
+        return smallest_bucket(self._sizes, index["num_samples"].to_numpy())
 
     def example(self, utterance, size, rng):
         """A crop and its label; for an encoder of windows around frames also some frames, from which training pools (scoring
@@ -119,10 +118,9 @@ class _UtteranceTask:
 
     def _row(self, metric, truth, found, index, labels=None, **fields):
         """`value`, `ci` and `by_speaker` of a result row; utterances of unknown speaker are clusters of their own."""
-        speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
-        clusters = np.where(speakers == "", ids, speakers)
+        clusters, n_speakers = intervals.clusters_of(index)
         return {"metric": metric, **intervals.scored(truth, found, clusters, metric, labels), "n": len(truth),
-                "n_speakers": len(set(speakers) - {""}), "definition": metrics.METRICS[metric].definition,
+                "n_speakers": n_speakers, "definition": metrics.METRICS[metric].definition,
                 "head": "fine-tuned", "unit": "utterance", **fields}
 
 

@@ -86,8 +86,7 @@ class EmotionFramesTask(frames.FrameTask):
     def rows(self, scores, index, trained):
         """WAR and UAR over utterances and over frames (the paper's E and UE are what is missing to 1), with intervals over
         speakers."""
-        speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
-        clusters, rows = np.where(speakers == "", ids, speakers), []
+        (clusters, n_speakers), rows = intervals.clusters_of(index), []
         labels, log_posteriors = self._frames(scores, index)
         lengths = [len(score["log_posteriors"]) for score in scores]
         for unit, truth, found, groups, classes in (
@@ -101,7 +100,7 @@ class EmotionFramesTask(frames.FrameTask):
                     **intervals.scored(truth, found, groups, metric, numbers),
                     "value": value,
                     "n": len(truth),
-                    "n_speakers": len(set(speakers) - {""}),
+                    "n_speakers": n_speakers,
                     "definition": metrics.METRICS[metric].definition + (
                         "; mean frame posterior, silence left out" if unit == "utterance" else ", silence is a class"),
                     "chance": metrics.chance_level(metric, truth, numbers),

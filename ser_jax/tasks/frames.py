@@ -20,7 +20,7 @@ from ser_jax.audio.logmel import logmel
 from ser_jax.corpora.schema import SAMPLE_RATE
 from ser_jax.data import batches
 from ser_jax.data.frame_labels import FrameLabels
-from ser_jax.data.pieces import cut
+from ser_jax.data.pieces import check_buckets, cut, smallest_bucket
 from ser_jax.errors import UsageError, UserError
 
 MEASURED_UTTERANCES = 2000  # at most so many give the statistics of the input
@@ -28,10 +28,7 @@ MEASURED_UTTERANCES = 2000  # at most so many give the statistics of the input
 
 def check(config):
     """Raises a UsageError for fields of a frame task's config that cannot be."""
-    if not config.bucket_seconds or list(config.bucket_seconds) != sorted(set(config.bucket_seconds)):
-        raise UsageError(f"task.bucket_seconds={config.bucket_seconds}: give lengths in seconds, each larger than the last")
-    if round(config.bucket_seconds[0] * SAMPLE_RATE) < SPEC.min_samples:
-        raise UsageError(f"task.bucket_seconds={config.bucket_seconds}: at least {SPEC.min_samples / SAMPLE_RATE:g} s")
+    check_buckets(config.bucket_seconds, SPEC.min_samples)
     if config.frames < 1:
         raise UsageError(f"task.frames={config.frames}: must be at least 1")
 
@@ -87,8 +84,7 @@ class FrameTask:
                                                   "another number of frames than its labels: run `ser-jax align` again"], "")
 
     def sizes(self, index):
-        place = np.searchsorted(self._buckets, index["num_samples"].to_numpy())
-        return self._buckets[np.minimum(place, len(self._buckets) - 1)]
+        return smallest_bucket(self._buckets, index["num_samples"].to_numpy())
 
     def example(self, utterance, size, rng):
         """A stretch of `size` samples and K of its labelled frames, drawn without replacement where there are as many.

@@ -113,10 +113,9 @@ class PhoneStatesTask(frames.FrameTask):
         return rows
 
     def _row(self, metric, truth, found, index, count, fields):
-        speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
-        clusters = np.where(speakers == "", ids, speakers)
+        clusters, n_speakers = intervals.clusters_of(index)
         return {"metric": metric.name, "n": count, **intervals.scored(truth, found, clusters, metric),
-                "n_speakers": len(set(speakers) - {""}),
+                "n_speakers": n_speakers,
                 "target": "phones", "unit": "frame" if metric is hybrid.FER else "utterance", **fields}
 
     def _decoders(self, trained):

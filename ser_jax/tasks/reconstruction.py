@@ -11,7 +11,7 @@ import numpy as np
 from ser_jax import intervals, metrics
 from ser_jax.audio import audeep, waveform
 from ser_jax.corpora.schema import SAMPLE_RATE
-from ser_jax.data.pieces import cut, random_crop
+from ser_jax.data.pieces import check_buckets, cut, random_crop, smallest_bucket
 from ser_jax.errors import UsageError
 
 CROPS = ("start", "random")
@@ -34,10 +34,7 @@ class ReconstructionConfig:
     clip_db: float = -60.0
 
     def __post_init__(self):
-        if list(self.bucket_seconds) != sorted(set(self.bucket_seconds)) or not self.bucket_seconds:
-            raise UsageError(f"task.bucket_seconds={self.bucket_seconds}: give lengths in seconds, each larger than the last")
-        if round(self.bucket_seconds[0] * SAMPLE_RATE) < audeep.MIN_SAMPLES:
-            raise UsageError(f"task.bucket_seconds={self.bucket_seconds}: at least {audeep.MIN_SAMPLES / SAMPLE_RATE:g} s")
+        check_buckets(self.bucket_seconds, audeep.MIN_SAMPLES)
         if self.crop not in CROPS:
             raise UsageError(f"task.crop={self.crop}: choose {' or '.join(CROPS)}")
         if self.clip_db >= 0:
@@ -62,8 +59,7 @@ class ReconstructionTask:
         return np.where(index["num_samples"] < self.min_samples, f"shorter than {self.min_samples} samples", "")
 
     def sizes(self, index):
-        place = np.searchsorted(self._buckets, index["num_samples"].to_numpy())
-        return self._buckets[np.minimum(place, len(self._buckets) - 1)]
+        return smallest_bucket(self._buckets, index["num_samples"].to_numpy())
 
     def example(self, utterance, size, rng):
         speech = utterance.speech if self.config.crop == "random" else utterance.speech[:size]
@@ -115,16 +111,15 @@ class ReconstructionTask:
         """RMSE of the teacher-forced reconstruction, interval over speakers, beside predictors that need no net."""
         values, errors = self._errors(scores)
         rmse = {name: metrics.evaluate(RMSE, values, error) for name, error in errors.items()}
-        speakers, ids = (index[column].to_numpy(dtype=object) for column in ("speaker_id", "id"))
-        clusters = np.where(speakers == "", ids, speakers)
+        clusters, n_speakers = intervals.clusters_of(index)
         found = rmse.pop("reconstruction")
         leak = trained.experiment.model.decoder == "bidirectional"
         read = "it has read every frame, the one asked for included (leak)" if leak else "it has read the frames before"
         return [{
             "metric": RMSE.name,
             **intervals.scored(values, errors["reconstruction"], clusters, RMSE),
-            "n": len(ids),
-            "n_speakers": len(set(speakers) - {""}),
+            "n": len(index),
+            "n_speakers": n_speakers,
             "definition": f"{RMSE.definition}; {trained.experiment.model.decoder} decoder, teacher-forced: {read}",
             "chance": rmse["mean frame"],
             "secondary": {"explained": 1 - (found / rmse["mean frame"]) ** 2,
